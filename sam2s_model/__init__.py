@@ -1,0 +1,1 @@
+"""SAM2S: streaming segmentation and tracking of surgical instruments and tissue, without ROS."""

@@ -1,0 +1,1 @@
+"""The subcommands of `sam2s`, a module each; cli.Command says what a module offers."""
