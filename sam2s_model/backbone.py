@@ -1,0 +1,214 @@
+"""The image encoder: a Hiera trunk and the feature pyramid on top of it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2s_model.config import ModelConfig
+from sam2s_model.layers import Mlp
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside square windows, which may halve the map on its way.
+
+    Input [B, H, W, C], output [B, H, W, C'] or, with `pool`, [B, H/2, W/2, C'].
+    """
+
+    def __init__(self, width_in: int, width_out: int, heads: int, window: int, pool: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window  # side in tokens before pooling; 0 attends over the whole map
+        self.pool = pool
+        self.qkv = nn.Linear(width_in, 3 * width_out)
+        self.proj = nn.Linear(width_out, width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project before the map is padded to whole windows and after it is cropped again.
+
+        A padded token is zero before the projection, so its projection is the bias: padding the
+        projected map with the bias gives the same windows without computing them.
+        """
+        batch, height, width, _ = x.shape
+        side = self.window or max(height, width)
+        qkv = self.qkv(x)
+        pad_y, pad_x = -height % side, -width % side
+        if pad_y or pad_x:
+            padded = self.qkv.bias.to(qkv.dtype).expand(batch, height + pad_y, width + pad_x, -1)
+            padded = padded.contiguous()
+            padded[:, :height, :width] = qkv
+            qkv = padded
+        rows, columns = (height + pad_y) // side, (width + pad_x) // side
+
+        # [B, rows, side, columns, side, 3, heads, d] -> three of [B·windows, heads, side², d]
+        qkv = qkv.view(batch, rows, side, columns, side, 3, self.heads, -1)
+        q, k, v = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).unbind(0)
+        windows, depth = batch * rows * columns, q.shape[-1]
+        out_side = side
+        if self.pool:
+            out_side = side // 2
+            q = q.reshape(windows * self.heads, out_side, 2, out_side, 2, depth).amax(dim=(2, 4))
+        q = q.reshape(windows, self.heads, out_side * out_side, depth)
+        k = k.reshape(windows, self.heads, side * side, depth)
+        v = v.reshape(windows, self.heads, side * side, depth)
+        out = F.scaled_dot_product_attention(q, k, v)
+
+        out = out.view(batch, rows, columns, self.heads, out_side, out_side, depth)
+        out = out.permute(0, 1, 4, 2, 5, 3, 6)
+        out = out.reshape(batch, rows * out_side, columns * out_side, self.heads * depth)
+        if self.pool:
+            height, width = height // 2, width // 2
+        projected: Tensor = self.proj(out[:, :height, :width])
+        return projected
+
+
+class HieraBlock(nn.Module):
+    """One transformer block of the trunk on a [B, H, W, C] map."""
+
+    def __init__(self, width_in: int, width_out: int, heads: int, window: int, pool: bool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.norm1 = nn.LayerNorm(width_in, eps=1e-6)
+        self.attn = WindowAttention(width_in, width_out, heads, window, pool)
+        self.norm2 = nn.LayerNorm(width_out, eps=1e-6)
+        self.mlp = Mlp(width_out, 4 * width_out, width_out, depth=2, activation=F.gelu)
+        if width_in != width_out:
+            self.proj = nn.Linear(width_in, width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attention and feed-forward, each added to its input."""
+        normed = self.norm1(x)
+        if hasattr(self, "proj"):  # the width changes, and so the shortcut is projected
+            x = self.proj(normed)
+            if self.pool:
+                batch, height, width, channels = x.shape
+                x = x.view(batch, height // 2, 2, width // 2, 2, channels).amax(dim=(2, 4))
+        x = x + self.attn(normed)
+        renewed: Tensor = x + self.mlp(self.norm2(x))
+        return renewed
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping 7x7 patches at stride 4: [B, 3, H, W] -> [B, H/4, W/4, C]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=7, stride=4, padding=3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Embed the patches of a normalised RGB image."""
+        embedded: Tensor = self.proj(image)
+        return embedded.permute(0, 2, 3, 1)
+
+
+class Hiera(nn.Module):
+    """The trunk: one map per stage at strides 4, 8, 16 and 32."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(config.embed_dim)
+        first = config.windows[0]
+        self.pos_embed = nn.Parameter(
+            torch.zeros(1, config.embed_dim, config.pos_grid, config.pos_grid)
+        )
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, config.embed_dim, first, first))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed_window, std=0.02)
+
+        self.blocks = nn.ModuleList()
+        width, heads = config.embed_dim, config.num_heads
+        window = config.windows[0]
+        self.stage_ends: list[int] = []
+        for stage, depth in enumerate(config.stages):
+            for index in range(depth):
+                opens_stage = stage > 0 and index == 0
+                width_in = width
+                if opens_stage:
+                    width, heads = 2 * width, 2 * heads
+                # A stage's first block still works in the windows of the stage before.
+                side = 0 if len(self.blocks) in config.global_blocks else window
+                self.blocks.append(HieraBlock(width_in, width, heads, side, pool=opens_stage))
+                window = config.windows[stage]
+            self.stage_ends.append(len(self.blocks) - 1)
+        self.widths = [config.embed_dim * 2**stage for stage in range(4)]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """[B, 3, S, S] -> four maps [B, S/4, S/4, C] … [B, S/32, S/32, 8C], channels last."""
+        x = self.patch_embed(image)
+        x = x + self.position(x.shape[1], x.shape[2])
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.stage_ends:
+                maps.append(x)
+        return maps
+
+    def position(self, height: int, width: int) -> Tensor:
+        """The learned background, stretched over the map, plus the window pattern, repeated."""
+        background = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
+        side = self.pos_embed_window.shape[-1]
+        pattern = self.pos_embed_window.tile(1, 1, height // side, width // side)
+        return (background + pattern).permute(0, 2, 3, 1)
+
+
+class PyramidLevel(nn.Module):
+    """The lateral 1x1 convolution of one pyramid level."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width_in, width_out, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C'], as a matrix product because channels come last."""
+        return F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+
+
+class FeaturePyramid(nn.Module):
+    """Lateral projections of the four maps; only strides 32 and 16 are summed top-down."""
+
+    def __init__(self, config: ModelConfig, widths: list[int]) -> None:
+        super().__init__()
+        # Coarsest first: the order that SAM 2's checkpoints keep them in.
+        self.convs = nn.ModuleList(PyramidLevel(w, config.hidden_dim) for w in reversed(widths))
+
+
+class ImageEncoder(nn.Module):
+    """Trunk and pyramid: an image becomes one coarse and two fine feature maps."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.trunk = Hiera(config)
+        self.neck = FeaturePyramid(config, self.trunk.widths)
+
+    def forward(
+        self, image: Tensor, fine_4: nn.Conv2d, fine_8: nn.Conv2d
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, 3, S, S] -> features [B, C, S/16, S/16] and the decoder's two fine maps.
+
+        `fine_4` and `fine_8` are the decoder's 1x1 convolutions of the strides 4 and 8. Nothing
+        lies between them and the lateral ones, so each pair is multiplied out beforehand and the
+        wide map between them is never made: [B, C/8, S/4, S/4] and [B, C/4, S/8, S/8].
+        """
+        map_4, map_8, map_16, map_32 = self.trunk(image)
+        level_32, level_16, level_8, level_4 = cast("list[PyramidLevel]", list(self.neck.convs))
+        coarse = level_32(map_32).float().permute(0, 3, 1, 2)
+        features = level_16(map_16).permute(0, 3, 1, 2)
+        features = features + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+        return (
+            features,
+            _two_projections(map_4, level_4.conv, fine_4),
+            _two_projections(map_8, level_8.conv, fine_8),
+        )
+
+
+def _two_projections(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+    """Apply two 1x1 convolutions as one: [B, H, W, C] -> [B, C'', H, W]."""
+    outer = second.weight.flatten(1)
+    weight = outer @ first.weight.flatten(1)
+    assert first.bias is not None
+    assert second.bias is not None
+    bias = outer @ first.bias + second.bias
+    return F.linear(x, weight, bias).permute(0, 3, 1, 2)

@@ -1,0 +1,97 @@
+"""Building blocks that more than one part of the model uses, and the position encodings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Mlp(nn.Module):
+    """Linear layers with an activation between them: [..., width_in] -> [..., width_out]."""
+
+    def __init__(
+        self,
+        width_in: int,
+        hidden: int,
+        width_out: int,
+        depth: int,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ) -> None:
+        super().__init__()
+        widths = [width_in, *[hidden] * (depth - 1), width_out]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers in turn; the last one has no activation."""
+        *inner, last = self.layers
+        for layer in inner:
+            x = self.activation(layer(x))
+        result: Tensor = last(x)
+        return result
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of a [B, C, H, W] map."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each position by its own mean and variance."""
+        mean = x.mean(1, keepdim=True)
+        centred = x - mean
+        scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
+        return centred * (scale * self.weight[:, None, None]) + self.bias[:, None, None]
+
+
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    """Wavelengths of a sine encoding, each used for a sine and a cosine: [count]."""
+    index = torch.arange(count, dtype=torch.float32, device=device)
+    return 10000.0 ** (2 * torch.div(index, 2, rounding_mode="floor") / count)
+
+
+@lru_cache(maxsize=32)
+def image_position(channels: int, size: int, device: torch.device) -> Tensor:
+    """Sine encoding of the cells of a square map: [channels, size, size], y in the first half.
+
+    Coordinates run over (0, 2π]; even channels are sines and odd ones cosines.
+    """
+    half = channels // 2
+    cells = torch.arange(1, size + 1, dtype=torch.float32, device=device)
+    angle = (cells / (cells[-1] + 1e-6) * (2 * math.pi))[:, None] / _frequencies(half, device)
+    wave = torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(
+        1
+    )  # [size, half]
+    across = wave.T[:, None, :].expand(half, size, size)
+    down = wave.T[:, :, None].expand(half, size, size)
+    return torch.cat((down, across))
+
+
+def distance_encoding(distance: Tensor, channels: int) -> Tensor:
+    """Sine encoding of time differences: [...] -> [..., channels], sines in the first half."""
+    angle = distance[..., None] / _frequencies(channels // 2, distance.device)
+    return torch.cat((angle.sin(), angle.cos()), dim=-1)
+
+
+@lru_cache(maxsize=32)
+def rotary_table(width: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the axial rotary encoding of a square map, each [size², width / 2].
+
+    The first half of the pairs turns with x, the second with y.
+    """
+    steps = torch.arange(0, width, 4, dtype=torch.float32, device=device)
+    speed = 1.0 / (10000.0 ** (steps / width))
+    cell = torch.arange(size * size, dtype=torch.float32, device=device)
+    x, y = cell % size, torch.div(cell, size, rounding_mode="floor")
+    angle = torch.cat((torch.outer(x, speed), torch.outer(y, speed)), dim=1)
+    return angle.cos(), angle.sin()

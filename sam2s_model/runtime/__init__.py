@@ -1,0 +1,1 @@
+"""Who executes the model's four stages."""

@@ -1,0 +1,554 @@
+"""StreamTracker: frames in, masks of many targets out. The only part that keeps state."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam2s_model.bank import Entry, MemoryBank, Reading
+from sam2s_model.config import MemorySettings, TrackSettings
+from sam2s_model.errors import Sam2sError
+from sam2s_model.model import Decoded, Features, MemoryBatch, PromptBatch, Sam2s
+from sam2s_model.prompt import ABSENT, NOT_A_POINT, Prompt, PromptError
+from sam2s_model.result import FrameResult, TargetResult, TrackState
+from sam2s_model.runtime.base import Runtime, RuntimeUnavailableError
+from sam2s_model.runtime.eager import EagerRuntime
+from sam2s_model.target import Target
+from sam2s_model.textbank import TextBank
+
+SNAPSHOT_FORMAT = "sam2s tracker"
+SNAPSHOT_VERSION = 1
+
+
+class FrameError(Sam2sError):
+    """A frame that is not uint8 HxWx3."""
+
+
+class EmptyFrameError(FrameError):
+    """A frame without pixels."""
+
+
+class UnknownTargetError(Sam2sError):
+    """A target name that the tracker does not know."""
+
+
+class TargetNameError(Sam2sError):
+    """A name that is not a non-empty text."""
+
+
+class TooManyTargetsError(Sam2sError):
+    """More targets than the tracker was made for."""
+
+
+class SnapshotError(Sam2sError):
+    """A snapshot of another preset, version or setting, or no snapshot at all."""
+
+
+class StreamTracker:
+    """Tracks targets through a stream of frames.
+
+    Args:
+        model: the network.
+        memory: a memory policy's name for its defaults, or settings of one's own.
+        runtime: who executes the network; "torch".
+        device: where it runs, for example "cpu" or "cuda".
+        precision: "fp32", or "bf16" for autocast where the device is fast in it.
+        text_bank: names and embeddings for classes, or a file of them, if not the bank that came
+            with the weights. Without any, or with weights that lack TSL's tensors, every class is
+            `unknown`.
+        track: thresholds of the track states and of class smoothing.
+        max_targets: how many targets may be tracked at once.
+    """
+
+    def __init__(
+        self,
+        model: Sam2s,
+        memory: str | MemorySettings = "divemem",
+        *,
+        runtime: str = "torch",
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        text_bank: TextBank | str | PathLike[str] | None = None,
+        track: TrackSettings | None = None,
+        max_targets: int = 16,
+    ) -> None:
+        if runtime != "torch":
+            raise RuntimeUnavailableError(
+                f"there is no runtime '{runtime}' in this version; use runtime='torch'"
+            )
+        self.memory = MemorySettings.for_policy(memory) if isinstance(memory, str) else memory
+        self.track = track or TrackSettings()
+        self.max_targets = max_targets
+        self.runtime: Runtime = EagerRuntime(model, device, precision)
+        self.config = self.runtime.config
+        self._labels, self._text = self._class_embeddings(text_bank or model.text_bank)
+        self.reset()
+
+    # --- targets --------------------------------------------------------------------------
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets, those included that begin with the next frame."""
+        return (*self._targets, *(name for name in self._pending if name not in self._targets))
+
+    def add_target(self, name: str, prompt: Prompt) -> None:
+        """Mark a target on the next frame; a known name is corrected there.
+
+        A prompt that cannot fit the frames seen so far is refused here, and one that turns out
+        not to fit the next frame is refused by `step`; both leave the tracker as it was.
+        """
+        if not isinstance(name, str) or not name:
+            raise TargetNameError(f"a target's name must be a non-empty text, not {name!r}")
+        if not isinstance(prompt, Prompt):
+            raise PromptError(
+                f"a target is marked by a Prompt(…), not by a {type(prompt).__name__}"
+            )
+        if name not in self.targets and len(self.targets) >= self.max_targets:
+            raise TooManyTargetsError(
+                f"'{name}' would be target {len(self.targets) + 1} of at most {self.max_targets}: "
+                "remove a target first, or make the tracker with a larger max_targets"
+            )
+        if self._source_size is not None:
+            height, width = self._source_size
+            prompt.check(width, height, first=name not in self._targets)
+        self._pending[name] = prompt
+
+    def remove_target(self, name: str) -> None:
+        """Forget a target and its memory."""
+        if name not in self.targets:
+            raise UnknownTargetError(_unknown_target(name, self.targets))
+        self._targets.pop(name, None)
+        self._pending.pop(name, None)
+
+    def reset(self) -> None:
+        """Forget all targets and begin counting frames anew."""
+        self._targets: dict[str, Target] = {}
+        self._pending: dict[str, Prompt] = {}
+        self._frame = 0
+        self._source_size: tuple[int, int] | None = None  # height, width of the last frame
+
+    # --- tracking -------------------------------------------------------------------------
+
+    def step(self, frame: NDArray[np.uint8]) -> FrameResult:
+        """Track all targets on the next frame, uint8 HxWx3 RGB of any size."""
+        height, width = _checked_frame(frame)
+        self._check_pending(width, height)
+        clock = _Clock()
+        self._source_size = (height, width)
+        targets = {name: self._targets.get(name) or self._new(name) for name in self.targets}
+        rows = list(targets.values())
+        if rows:
+            decoded = self._advance(frame, rows, self._pending, clock)
+        self._targets, self._pending = targets, {}
+        results = {
+            target.name: TargetResult(
+                name=target.name,
+                low_res_logits=decoded.logits[i, 0],
+                source_size=(height, width),
+                iou=float(decoded.iou[i]),
+                object_score=float(decoded.object_score[i]),
+                state=target.state,
+                label=target.label(self._labels, self.track),
+                label_scores=self._scores(target),
+            )
+            for i, target in enumerate(rows)
+        }
+        number = self._frame
+        self._frame += 1
+        return FrameResult(number, results, clock.read())
+
+    def _advance(
+        self,
+        frame: NDArray[np.uint8],
+        rows: list[Target],
+        pending: Mapping[str, Prompt],
+        clock: _Clock,
+    ) -> Decoded:
+        """Run the four stages for all targets and renew what is kept of them."""
+        with clock.stage("encode_image"):
+            features = self.runtime.encode_image(frame)
+        prompts = [pending.get(target.name) for target in rows]
+        begun = [target.begun for target in rows]
+        with_memory = [
+            i for i, (p, b) in enumerate(zip(prompts, begun, strict=True))
+            if b and (p is None or p.mask is None)
+        ]  # fmt: skip
+        with clock.stage("attend_memory"):
+            conditioned = self._condition(features, rows, prompts, with_memory)
+        with clock.stage("decode"):
+            decoded = self._decode(features, conditioned, prompts, begun)
+        with clock.stage("encode_memory"):
+            self._remember(features, rows, prompts, decoded)
+        return decoded
+
+    def _condition(
+        self,
+        features: Features,
+        rows: list[Target],
+        prompts: list[Prompt | None],
+        with_memory: list[int],
+    ) -> Tensor:
+        """Condition the features on each target's memory; read classes where there is one.
+
+        A target that begins with points gets SAM 2's no-memory features, a mask prompt the bare
+        ones: [N, C, h, w].
+        """
+        if with_memory:
+            attended = self.runtime.attend_memory(
+                features, self._memory_batch([rows[i] for i in with_memory])
+            )
+            if len(self._labels):
+                probabilities = self.runtime.class_probabilities(attended.semantics, self._text)
+                for i, row in zip(with_memory, probabilities, strict=True):
+                    rows[i].update_label(row, self.track)
+            if len(with_memory) == len(rows):
+                return attended.features
+        parts = []
+        for i, prompt in enumerate(prompts):
+            if i in with_memory:
+                row = with_memory.index(i)
+                parts.append(attended.features[row : row + 1])
+            elif prompt is not None and prompt.mask is not None:
+                parts.append(features.coarse)
+            else:
+                parts.append(self.runtime.unconditioned(features))
+        return torch.cat(parts)
+
+    def _decode(
+        self,
+        features: Features,
+        conditioned: Tensor,
+        prompts: list[Prompt | None],
+        begun: list[bool],
+    ) -> Decoded:
+        """Draw all masks in one pass, then draw corrected targets again over their first mask."""
+        corrected = [
+            i for i, p in enumerate(prompts) if p is not None and p.mask is None and begun[i]
+        ]
+        first = [None if i in corrected else prompt for i, prompt in enumerate(prompts)]
+        masks = self._mask_prompts(first)
+        drawn = self.runtime.decode(features, conditioned, self._prompt_batch(first, masks))
+        if masks is not None:
+            output, _, given = masks
+            certain = torch.ones_like(drawn.iou)
+            drawn = drawn._replace(
+                logits=torch.where(given[:, None, None, None], output, drawn.logits),
+                iou=torch.where(given, certain, drawn.iou),
+                object_score=torch.where(given, 10.0 * certain, drawn.object_score),
+            )
+        if not corrected:
+            return drawn
+        again = [prompts[i] for i in corrected]
+        before = drawn.logits[corrected].clamp(-32.0, 32.0)
+        given = torch.ones(len(corrected), dtype=torch.bool, device=before.device)
+        redrawn = self.runtime.decode(
+            features, conditioned[corrected], self._prompt_batch(again, (before, before, given))
+        )
+        merged = [part.clone() for part in drawn]
+        for part, renewed in zip(merged, redrawn, strict=True):
+            part[corrected] = renewed
+        return Decoded(*merged)
+
+    def _remember(
+        self,
+        features: Features,
+        rows: list[Target],
+        prompts: list[Prompt | None],
+        decoded: Decoded,
+    ) -> None:
+        """Renew states, and write the frame to the memory of each target that is in it."""
+        scores, ious = decoded.object_score.tolist(), decoded.iou.tolist()
+        for i, target in enumerate(rows):
+            if prompts[i] is not None:
+                target.state = TrackState.TRACKING
+            presence = 1.0 / (1.0 + np.exp(-scores[i]))
+            target.update_state(presence, ious[i], self.track)
+        written = [
+            i for i in range(len(rows))
+            if scores[i] > 0 or prompts[i] is not None or self.memory.write_absent
+        ]  # fmt: skip
+        if not written:
+            return
+        binary = torch.tensor([prompts[i] is not None for i in written], device=self.runtime.device)
+        everyone = len(written) == len(rows)
+        spatial = self.runtime.encode_memory(
+            features,
+            decoded.logits if everyone else decoded.logits[written],
+            decoded.object_score if everyone else decoded.object_score[written],
+            binary,
+        )
+        for row, i in enumerate(written):
+            bank = rows[i].bank
+            entry = Entry(self._frame, spatial[row], decoded.pointer[i], ious[i])
+            corrected = prompts[i] is not None and rows[i].begun
+            if prompts[i] is not None and (
+                not corrected or self.memory.corrections_are_conditional
+            ):
+                bank.write_conditional(entry)
+            else:
+                bank.write(entry)
+
+    # --- batches --------------------------------------------------------------------------
+
+    def _memory_batch(self, rows: list[Target]) -> MemoryBatch:
+        """Gather what the targets' banks show into padded slots."""
+        readings: list[Reading] = [target.bank.read(self._frame) for target in rows]
+        slots = max(len(reading.slots) for reading in readings)
+        pointers = max(len(reading.pointers) for reading in readings)
+        _, cells, narrow = rows[0].bank.spatial.shape
+        device = self.runtime.device
+        spatial = torch.zeros(len(rows), slots, cells, narrow, device=device)
+        pointer = torch.zeros(len(rows), pointers, self.config.hidden_dim, device=device)
+        role = torch.zeros(len(rows), slots, dtype=torch.long)
+        distance = torch.zeros(len(rows), pointers)
+        seen = torch.zeros(len(rows), slots + pointers, dtype=torch.bool)
+        for i, (target, reading) in enumerate(zip(rows, readings, strict=True)):
+            for place, slot in enumerate(reading.slots):
+                spatial[i, place] = target.bank.spatial[slot]
+            count = len(reading.pointers)
+            pointer[i, :count] = target.bank.pointers[reading.pointers]
+            role[i, : len(reading.roles)] = torch.tensor(reading.roles)
+            distance[i, :count] = torch.tensor(reading.distances, dtype=torch.float32)
+            seen[i, : len(reading.slots)] = True
+            seen[i, slots : slots + count] = True
+        return MemoryBatch(
+            spatial,
+            role.to(device),
+            pointer,
+            distance.to(device),
+            None if bool(seen.all()) else seen.to(device),
+        )
+
+    def _prompt_batch(
+        self, prompts: list[Prompt | None], masks: tuple[Tensor, Tensor, Tensor] | None
+    ) -> PromptBatch:
+        """Pad the prompts' point tokens to one length; `masks` comes from `_mask_prompts`."""
+        assert self._source_size is not None
+        height, width = self._source_size
+        size = self.config.image_size
+        none = np.zeros((0, 2), np.float32)
+        tokens = [
+            (none, []) if p is None or p.mask is not None else p.tokens(width, height, size)
+            for p in prompts
+        ]
+        # Points are followed by one not-a-point token; no points at all are one more of them.
+        length = max(max(len(labels), 1) + 1 for _, labels in tokens)
+        xy = np.zeros((len(prompts), length, 2), np.float32)
+        kind = np.full((len(prompts), length), ABSENT)
+        for i, (points, labels) in enumerate(tokens):
+            xy[i, : len(points)] = points
+            kind[i, : len(labels)] = labels
+            kind[i, len(labels) : max(len(labels), 1) + 1] = NOT_A_POINT
+        device = self.runtime.device
+        asked_by_mask = [p is not None and p.mask is not None for p in prompts]
+        ambiguous = [
+            len(labels) <= 1 and not by_mask
+            for (_, labels), by_mask in zip(tokens, asked_by_mask, strict=True)
+        ]
+        given = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        return PromptBatch(
+            xy=torch.from_numpy(xy).to(device),
+            labels=torch.from_numpy(kind).to(device),
+            masks=None if masks is None else masks[1],
+            mask_given=given if masks is None else masks[2],
+            ambiguous=torch.tensor(ambiguous, device=device),
+        )
+
+    def _mask_prompts(self, prompts: list[Prompt | None]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Mask prompts as output logits and decoder input [N, 1, m, m], and who has one [N]."""
+        if all(p is None or p.mask is None for p in prompts):
+            return None
+        size = self.config.mask_size
+        shape = (len(prompts), 1, size, size)
+        output = torch.zeros(shape, device=self.runtime.device)
+        prompt_logits = torch.zeros(shape, device=self.runtime.device)
+        given = torch.zeros(len(prompts), dtype=torch.bool, device=self.runtime.device)
+        for i, prompt in enumerate(prompts):
+            if prompt is None or prompt.mask is None:
+                continue
+            mask = _mask_at(np.asarray(prompt.mask), self.config.image_size)
+            output[i : i + 1], prompt_logits[i : i + 1] = self.runtime.mask_to_logits(
+                mask.to(self.runtime.device)
+            )
+            given[i] = True
+        return output, prompt_logits, given
+
+    # --- classes --------------------------------------------------------------------------
+
+    def _class_embeddings(
+        self, bank: TextBank | str | PathLike[str] | None
+    ) -> tuple[tuple[str, ...], Tensor]:
+        """The instruments of a text bank and their embeddings [K, D]; none without semantics."""
+        if bank is None or not self.runtime.has_semantics:
+            return (), torch.zeros(0, self.config.semantic_dim)
+        if not isinstance(bank, TextBank):
+            bank = TextBank.load(bank)
+        instruments = bank.instruments()
+        if instruments.dim != self.config.semantic_dim:
+            raise RuntimeUnavailableError(
+                f"the text bank of encoder '{bank.encoder}' has {instruments.dim} dimensions, but "
+                f"the weights name classes in {self.config.semantic_dim}: use the bank that the "
+                "weights were trained with"
+            )
+        text = torch.from_numpy(np.array(instruments.embeddings, np.float32))
+        return instruments.names, text.to(self.runtime.device)
+
+    def _scores(self, target: Target) -> dict[str, float]:
+        if not target.label_scores.any():
+            return {}
+        return dict(zip(self._labels, target.label_scores.tolist(), strict=True))
+
+    # --- snapshots ------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """A snapshot of all targets from which tracking goes on exactly.
+
+        It holds tensors and plain values only, so `torch.save` writes it and
+        `torch.load(…, weights_only=True)` reads it.
+        """
+        return {
+            "format": SNAPSHOT_FORMAT,
+            "version": SNAPSHOT_VERSION,
+            "preset": self.config.name,
+            "config": _plain(dataclasses.asdict(self.config)),
+            "memory": dataclasses.asdict(self.memory),
+            "labels": list(self._labels),
+            "frame": self._frame,
+            "source_size": None if self._source_size is None else list(self._source_size),
+            "targets": {name: target.state_dict() for name, target in self._targets.items()},
+            "pending": {name: _prompt_state(prompt) for name, prompt in self._pending.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a snapshot; one that does not fit is refused and changes nothing."""
+        self._check_snapshot(state)
+        targets = {}
+        for name, kept in state["targets"].items():
+            target = self._new(name)
+            target.load_state_dict(kept)
+            targets[name] = target
+        pending = {name: Prompt(**kept) for name, kept in state["pending"].items()}
+        self._targets = targets
+        self._pending = pending
+        self._frame = state["frame"]
+        size = state["source_size"]
+        self._source_size = None if size is None else (size[0], size[1])
+
+    def _check_snapshot(self, state: Mapping[str, Any]) -> None:
+        if not isinstance(state, Mapping) or state.get("format") != SNAPSHOT_FORMAT:
+            raise SnapshotError(
+                "this is no tracker snapshot; give what StreamTracker.state_dict() returned"
+            )
+        pairs = [
+            ("format version", state["version"], SNAPSHOT_VERSION),
+            ("preset", state["preset"], self.config.name),
+        ]
+        ours = _plain(dataclasses.asdict(self.config))
+        pairs += [(key, state["config"].get(key), value) for key, value in ours.items()]
+        settings = dataclasses.asdict(self.memory)
+        pairs += [
+            (f"memory setting {key}", state["memory"].get(key), value)
+            for key, value in settings.items()
+        ]
+        pairs.append(("class names", state["labels"], list(self._labels)))
+        for what, theirs, own in pairs:
+            if theirs != own:
+                raise SnapshotError(
+                    f"the snapshot was made with {what} {theirs!r}, but this tracker has "
+                    f"{own!r}: load it in a tracker made with {theirs!r}"
+                )
+        if len(state["targets"]) > self.max_targets:
+            raise TooManyTargetsError(
+                f"the snapshot holds {len(state['targets'])} targets, but this tracker takes at "
+                f"most {self.max_targets}: make it with a larger max_targets"
+            )
+
+    # --- helpers --------------------------------------------------------------------------
+
+    def _new(self, name: str) -> Target:
+        bank = MemoryBank(self.config, self.memory, self.runtime.device, self.runtime.memory_dtype)
+        return Target(name, bank, len(self._labels))
+
+    def _check_pending(self, width: int, height: int) -> None:
+        """Refuse waiting prompts that do not fit this frame; the frame can be stepped again."""
+        for name, prompt in list(self._pending.items()):
+            try:
+                prompt.check(width, height, first=name not in self._targets)
+            except PromptError as error:
+                del self._pending[name]
+                raise type(error)(f"the prompt for '{name}' was dropped: {error}") from error
+
+
+class _Clock:
+    """Milliseconds per stage of one step."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.stages[name] = (time.perf_counter() - begin) * 1e3
+
+    def read(self) -> dict[str, float]:
+        return {**self.stages, "total": (time.perf_counter() - self.start) * 1e3}
+
+
+def _checked_frame(frame: object) -> tuple[int, int]:
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(
+            f"a frame must be a numpy array uint8 HxWx3 RGB, not {type(frame).__name__}"
+        )
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise FrameError(
+            f"a frame must be uint8 HxWx3 RGB, not {frame.dtype} of shape {frame.shape}; convert "
+            "it, for example (255 * frame).astype(np.uint8) from floats in 0..1"
+        )
+    if frame.size == 0:
+        raise EmptyFrameError(f"the frame of shape {frame.shape} has no pixels")
+    return frame.shape[0], frame.shape[1]
+
+
+def _unknown_target(name: str, known: tuple[str, ...]) -> str:
+    if not known:
+        return f"there is no target '{name}', nor any other; add_target makes one"
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"there is no target '{name}'.{hint} Targets: {', '.join(known)}"
+
+
+def _mask_at(mask: NDArray[np.bool_], size: int) -> Tensor:
+    """Scale a mask HxW to the network's input and make it binary again: [1, 1, S, S]."""
+    scaled = torch.from_numpy(mask)[None, None].float()
+    if mask.shape != (size, size):
+        scaled = torch.nn.functional.interpolate(
+            scaled, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+        scaled = (scaled >= 0.5).float()
+    return scaled
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, so that a value reads back from any file format as it was."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+
+def _prompt_state(prompt: Prompt) -> dict[str, Any]:
+    fields = {"points": prompt.points, "labels": prompt.labels}
+    fields |= {"box": prompt.box, "mask": prompt.mask}
+    return {
+        key: None if value is None else torch.from_numpy(np.array(value))
+        for key, value in fields.items()
+    }
