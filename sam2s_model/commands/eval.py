@@ -1,0 +1,216 @@
+"""`sam2s eval`: score a tracker over annotated videos, merge shards, compare runs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2s_model.evaluation.report import ReportOptions
+
+HELP = "score a tracker over a suite, a folder in DAVIS layout, or a video with masks"
+
+ACTIONS = {
+    "run": "evaluate clips (may be left out: `sam2s eval val-short`)",
+    "merge": "bring the shards of one run together and report on all",
+    "compare": "set two runs side by side with bootstrap intervals",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    children = {
+        name: actions.add_parser(
+            name,
+            help=text,
+            description=text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        for name, text in ACTIONS.items()
+    }
+    _add_run(children["run"])
+    _add_merge(children["merge"])
+    _add_compare(children["compare"])
+    _default_to_run(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    action = {"run": _run, "merge": _merge, "compare": _compare}[args.action]
+    return action(args)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", nargs="+", help="suite name, folder in DAVIS layout, or video file"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/eval"), help="run folder")
+    what = parser.add_argument_group("source")
+    what.add_argument("--masks", type=Path, help="folder of a video's masks, named by frame number")
+    what.add_argument("--classes", type=Path, help="JSON file of the instances' class names")
+    what.add_argument("--split", help="only these clips: a file of names, or one of ImageSets")
+    protocol = parser.add_argument_group("protocol")
+    protocol.add_argument(
+        "--prompt",
+        choices=("click1", "click3", "box", "mask"),
+        default="click1",
+        help="first prompt",
+    )
+    protocol.add_argument(
+        "--late",
+        choices=("prompt", "skip"),
+        default="prompt",
+        help="targets that appear later: prompt on their first visible frame, or leave out",
+    )
+    protocol.add_argument(
+        "--min-area", type=int, default=1, help="visible pixels from which a target is prompted"
+    )
+    tracker = parser.add_argument_group("tracker")
+    tracker.add_argument("--weights", default="nano", help="preset, checkpoint or exported folder")
+    tracker.add_argument("--memory", choices=("sam2", "divemem", "efp"), default="divemem")
+    tracker.add_argument("--runtime", choices=("torch", "onnx"), default="torch")
+    tracker.add_argument("--device", default="cpu", help="cpu, cuda; with onnx the provider")
+    tracker.add_argument("--image-size", type=int, help="network input; default: the weights' own")
+    work = parser.add_argument_group("work")
+    work.add_argument("--jobs", type=int, default=1, help="processes that share the clips")
+    work.add_argument("--shard", default="1/1", help="i/n: only the i-th of n shares of the clips")
+    work.add_argument("--no-masks", action="store_true", help="keep no predicted masks")
+    _add_report(parser)
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="+", type=Path, help="run folders of the shards")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the merged run")
+    _add_report(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--frames",
+        choices=("tracked", "davis", "sav", "all"),
+        default="tracked",
+        help="which frames count: after the prompt but the last; as DAVIS; as SA-V; all",
+    )
+    report.add_argument(
+        "--min-absence", type=int, default=5, help="absent frames before a return is judged"
+    )
+    report.add_argument("--worst", type=int, default=3, help="clips to draw as overlay videos")
+    report.add_argument("--no-plots", action="store_true", help="draw no plots")
+    report.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", type=Path, metavar="A", help="run folder or its results.json")
+    parser.add_argument("b", type=Path, metavar="B", help="run folder or its results.json")
+    parser.add_argument(
+        "--unit", choices=("video", "target"), default="video", help="what is resampled"
+    )
+    parser.add_argument("--out", type=Path, help="also write the comparison to this Markdown file")
+
+
+def _default_to_run(parser: argparse.ArgumentParser) -> None:
+    """Let `sam2s eval SOURCE …` mean `sam2s eval run SOURCE …`."""
+    parse = parser.parse_known_args
+
+    def parse_known_args(args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        if words and words[0] not in (*ACTIONS, "-h", "--help"):
+            words.insert(0, "run")
+        return parse(words, namespace)
+
+    # argparse has no default subcommand; a parent hands its words to a child by this one method.
+    parser.parse_known_args = parse_known_args  # type: ignore[assignment]
+
+
+def _run(args: argparse.Namespace) -> int:
+    from sam2s_model.evaluation.clip import Protocol
+    from sam2s_model.evaluation.plots import require_matplotlib
+    from sam2s_model.evaluation.runner import Shard
+    from sam2s_model.evaluation.session import Source, evaluate_sources
+    from sam2s_model.evaluation.settings import Settings, StreamTrackerSpec
+
+    if not args.no_plots:
+        require_matplotlib()
+    shard = Shard.parse(args.shard)
+    sources = [
+        Source(name, _text(args.masks), _text(args.classes), args.split) for name in args.source
+    ]
+    settings = Settings(
+        StreamTrackerSpec(args.weights, args.memory, args.runtime, args.device, args.image_size),
+        Protocol(args.prompt, args.late == "prompt", args.min_area),
+    )
+    results = evaluate_sources(
+        args.out,
+        sources,
+        settings,
+        options=_options(args),
+        shard=shard,
+        jobs=args.jobs,
+        keep_masks=not args.no_masks,
+        command=shlex.join(["sam2s", *sys.argv[1:]]),
+    )
+    return _conclude(results, args.out)
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from sam2s_model.evaluation.report import write_report
+    from sam2s_model.evaluation.session import merge_runs
+
+    command = shlex.join(["sam2s", *sys.argv[1:]])
+    folder, what, clips = merge_runs(args.folder, args.out, command)
+    return _conclude(write_report(folder, what, clips, _options(args)), args.out)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from sam2s_model.evaluation.compare import compare_runs, comparison_markdown, load_results
+
+    comparison = compare_runs(load_results(args.a), load_results(args.b), args.unit)
+    text = comparison_markdown(comparison, str(args.a), str(args.b))
+    print(text, end="")
+    if args.out is not None:
+        args.out.write_text(text)
+    return 0
+
+
+def _options(args: argparse.Namespace) -> ReportOptions:
+    from sam2s_model.evaluation.report import ReportOptions
+
+    return ReportOptions(
+        rule=args.frames,
+        min_absence=args.min_absence,
+        plots=not args.no_plots,
+        worst=args.worst,
+        show_progress=not args.quiet,
+    )
+
+
+def _conclude(results: Mapping[str, Any], out: Path) -> int:
+    """Print the scores and what failed; 1 if nothing could be scored."""
+    from sam2s_model.evaluation.report import score_table
+
+    if results["targets"]:
+        print(score_table(results["scores"]))
+    for failure in results["failures"]:
+        print(f"failed: {failure['clip']}: {failure['reason']}", file=sys.stderr)
+    left_out = {
+        "clips are not evaluated yet": len(results["clips_missing"]),
+        "frames or targets were left out": len(results["problems"]),
+    }
+    for what, count in left_out.items():
+        if count:
+            print(f"{count} {what}; {out}/results.md names them", file=sys.stderr)
+    print(f"results: {out}/results.json, {out}/results.md")
+    if not results["targets"]:
+        print("nothing could be evaluated", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

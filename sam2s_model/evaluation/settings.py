@@ -1,0 +1,122 @@
+"""What a run's results depend on: tracker and protocol, and a key that changes with either."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from sam2s_model.evaluation.clip import Protocol as EvalProtocol
+from sam2s_model.evaluation.protocol import Tracker
+
+LIBRARIES = ("torch", "numpy", "opencv-python-headless", "av", "onnxruntime")
+
+
+class TrackerSpec(Protocol):
+    """How to make the tracker under test; picklable, so that other processes can make it too."""
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about the tracker that results depend on, as plain JSON values."""
+
+    def build(self) -> Tracker:
+        """Make the tracker."""
+
+
+@dataclass(frozen=True)
+class StreamTrackerSpec:
+    """A `StreamTracker` by its settings."""
+
+    weights: str = (
+        "nano"  # preset name, checkpoint (.safetensors, .pt), or folder of exported graphs
+    )
+    memory: str = "divemem"
+    runtime: str = "torch"
+    device: str = "cpu"
+    image_size: int | None = None  # of the network's input; None: the weights' own
+    text_bank: str | None = None  # file of the class names' embeddings; None: no classes
+    max_targets: int = 64  # more than any clip should hold; memory is taken per target in use
+
+    def describe(self) -> dict[str, Any]:
+        """List the settings, with digests of the files."""
+        digests = {
+            f"{name}_sha256": _files_digest(Path(path))
+            for name, path in (("weights", self.weights), ("text_bank", self.text_bank))
+            if path is not None
+        }
+        return {**asdict(self), **digests}
+
+    def build(self) -> Tracker:
+        """Load the weights and make the tracker."""
+        from sam2s_model import StreamTracker, load_model
+
+        if self.runtime == "onnx":
+            tracker: Tracker = StreamTracker(
+                self.weights, runtime="onnx", provider=self.device, memory=self.memory
+            )
+            return tracker
+        model = load_model(self.weights, image_size=self.image_size)
+        return StreamTracker(model.to(self.device), runtime=self.runtime, memory=self.memory)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Tracker and protocol of a run."""
+
+    tracker: TrackerSpec
+    protocol: EvalProtocol = field(default_factory=EvalProtocol)
+
+    def describe(self) -> dict[str, Any]:
+        """Give all settings as plain JSON values."""
+        return {"tracker": self.tracker.describe(), "protocol": asdict(self.protocol)}
+
+
+def settings_key(description: dict[str, Any]) -> str:
+    """Make a short key of settings: equal settings, equal key."""
+    text = json.dumps(description, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """Name the versions that a result rests on; `source` is a digest of the library's own code."""
+    package = Path(__file__).resolve().parents[1]
+    code = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    found = {"python": platform.python_version(), "source": code.hexdigest()[:12]}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def host(jobs: int) -> dict[str, Any]:
+    """Describe the machine; latencies mean little without it."""
+    return {"machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count(), "jobs": jobs}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def _files_digest(path: Path) -> str | None:
+    """Digest of a checkpoint file or a folder of graphs; None for a preset's name."""
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:16]
