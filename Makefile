@@ -14,7 +14,7 @@ setup:  ## make the environment, build sam2s_msgs, write env.sh (seconds when no
 	@command -v "$(PYTHON)" >/dev/null || { \
 	    echo "set-up: $(PYTHON) is missing: install CPython 3.10 to 3.13, or name one that is" \
 	        "there, for example \`make setup PYTHON=python3.11\`" >&2; exit 2; }
-	@"$(PYTHON)" scripts/setup_env.py
+	@"$(PYTHON)" -m scripts.setup_env
 
 # Tests marked `serial` measure time or load both cores: alone, and not slowed by coverage.
 test: setup  ## lint, types, all tests, coverage

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from sam2s_model.errors import Sam2sError
-
-PROFILE = "fastdds.xml"
+from sam2s_ros.share import shared_file
 
 # Fast DDS 3 (Kilted and later) reads the first, Fast DDS 2 (Humble to Jazzy) the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
-class ProfileMissingError(Sam2sError):
-    """The DDS profile was not installed with this package."""
-
-
-def _candidates() -> Iterator[Path]:
-    """Where the profile can be: a checkout, a ROS 2 workspace, a virtual environment."""
-    yield Path(__file__).resolve().parent.parent / "config"
-    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
-        yield Path(prefix) / "share" / "sam2s_ros" / "config"
-    yield Path(sys.prefix) / "share" / "sam2s_ros" / "config"
-
-
 def profile_path() -> Path:
     """Return the absolute path of the shipped Fast DDS profile."""
-    for folder in _candidates():
-        if (folder / PROFILE).is_file():
-            return folder / PROFILE
-    raise ProfileMissingError(
-        f"the DDS profile config/{PROFILE} is not installed: run `make setup` in the checkout, or "
-        "build with `colcon build --base-paths . sam2s_msgs training` and source the install folder"
-    )
+    return shared_file("config", "fastdds.xml")
 
 
 def profile_in_use(environment: Mapping[str, str] = os.environ) -> Path | None:

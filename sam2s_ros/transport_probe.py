@@ -47,9 +47,17 @@ class ProbeSettings:
     match_seconds: float = 20.0  # time for both processes to find each other
 
 
-def probe(settings: ProbeSettings, environment: Mapping[str, str] = os.environ) -> ProbeResult:
-    """Send best-effort rgb8 images from a new process to another and report what arrived."""
-    env = with_profile(environment)
+def probe(
+    settings: ProbeSettings,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    add_profile: bool = True,
+) -> ProbeResult:
+    """Send best-effort rgb8 images from a new process to another and report what arrived.
+
+    `add_profile` names the shipped DDS profile where the environment names none.
+    """
+    env = with_profile(environment) if add_profile else dict(environment)
     command = [sys.executable, "-m", __name__]
     for key, value in asdict(settings).items():
         command += [f"--{key.replace('_', '-')}", str(value)]
