@@ -91,6 +91,8 @@ def _verify(args: argparse.Namespace) -> int:
     print(f"  SHA-256     {report.sha256} (compared with: {report.compared_with})")
     print(f"  preset      {report.preset}")
     print(f"  tensors     {report.tensors} ({dtypes}), {report.parameters / 1e6:.2f} M numbers")
+    if report.absent:
+        print(f"  lacks       {len(report.absent)} tensors that SAM2S adds to SAM 2.1")
     for key, value in sorted(report.metadata.items()):
-        print(f"  {key:<11} {value}")
+        print(f"  metadata    {key} = {value}")
     return 0

@@ -24,10 +24,10 @@ def detect_preset(state_dict: Mapping[str, Tensor]) -> str:
     stem = state_dict.get(PATCH_EMBED)
     if stem is None or stem.ndim != 4:
         sample = ", ".join(f"{name!r} {list(t.shape)}" for name, t in [*state_dict.items()][:2])
+        held = f"{len(state_dict)} tensors" + (f" such as {sample}" if sample else "")
         raise CheckpointFormatError(
-            f"{len(state_dict)} tensors{f' such as {sample}' if sample else ''}, but no image "
-            f"encoder of SAM 2.1: expected {PATCH_EMBED!r} [width, 3, 7, 7] and the rest of a "
-            "SAM 2.1 or SAM2S state dict"
+            f"a state dict of {held}, but no image encoder of SAM 2.1: expected {PATCH_EMBED!r} "
+            "[width, 3, 7, 7] and the rest of a SAM 2.1 or SAM2S model"
         )
     blocks = {int(found.group(1)) for name in state_dict if (found := _BLOCK.match(name))}
     key = (int(stem.shape[0]), len(blocks))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from sam2s_model.weights.download import Record, sha256_of
 from sam2s_model.weights.errors import CheckpointFormatError, ChecksumError
@@ -25,6 +29,7 @@ class Report:
     tensors: int
     parameters: int  # numbers in all tensors
     dtypes: dict[str, int]  # dtype name -> tensors
+    absent: tuple[str, ...]  # SAM2S's own tensors that the file lacks, as SAM 2.1's files do
     metadata: dict[str, str]
 
 
@@ -38,6 +43,7 @@ def verify(
 ) -> Report:
     """Check hash, format and tensors of a checkpoint; raise a sentence at the first fault.
 
+    The tensors must be those of the preset's model, by name and shape, and finite.
     The hash is held against `demanded`, else against the record beside the file, else against
     `published`. With `keep_record` a sound file's hash is recorded beside it for the next time.
     """
@@ -59,6 +65,7 @@ def verify(
         preset = detect_preset(tensors)
     except CheckpointFormatError as error:
         raise CheckpointFormatError(f"{path} holds {error}") from error
+    absent = _compare_with_model(path, tensors, preset)
     bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if bad:
         raise CheckpointFormatError(
@@ -78,5 +85,20 @@ def verify(
         tensors=len(tensors),
         parameters=sum(t.numel() for t in tensors.values()),
         dtypes=dict(Counter(str(t.dtype).removeprefix("torch.") for t in tensors.values())),
+        absent=absent,
         metadata=read_metadata(path),
     )
+
+
+def _compare_with_model(path: Path, tensors: Mapping[str, Tensor], preset: str) -> tuple[str, ...]:
+    """Load the tensors' shapes into a model without memory; give what SAM2S adds and they lack."""
+    # Here, because the model's own loader imports this package.
+    from sam2s_model.config import ModelConfig
+    from sam2s_model.model import CheckpointMismatchError, Sam2s
+
+    try:
+        with torch.device("meta"):
+            model = Sam2s(ModelConfig.preset(preset))
+        return tuple(model.load_sam2({name: t.to("meta") for name, t in tensors.items()}))
+    except CheckpointMismatchError as error:
+        raise CheckpointFormatError(f"{path} cannot be loaded: {error}") from error
