@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -122,20 +121,25 @@ class TextBank:
         path = Path(path)
         if path.suffix != ".npz":
             raise TextBankError(f"a text bank is saved as .npz; {path.name} must end so")
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                format=np.array(FORMAT),
-                version=np.array(FORMAT_VERSION),
-                names=np.array(self.names),
-                kind=np.array(self.kinds),
-                embeddings=self.embeddings,
-                encoder=np.array(self.encoder),
-                templates=np.array(self.templates, dtype=np.str_),
-            )
-        partial.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(
+                    file,
+                    format=np.array(FORMAT),
+                    version=np.array(FORMAT_VERSION),
+                    names=np.array(self.names),
+                    kind=np.array(self.kinds),
+                    embeddings=self.embeddings,
+                    encoder=np.array(self.encoder),
+                    templates=np.array(self.templates, dtype=np.str_),
+                )
+            partial.replace(path)
+        except OSError as error:
+            raise TextBankError(
+                f"{path} cannot be written ({error.strerror}); choose a folder you may write to"
+            ) from error
         return path
 
     @staticmethod
@@ -148,7 +152,9 @@ class TextBank:
                 raise TextBankError(_foreign(path, "is one NumPy array"))
             with archive:
                 fields = {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except TextBankError:
+            raise
+        except Exception as error:  # numpy and zipfile raise whatever they stumble over
             size = path.stat().st_size
             raise TextBankError(
                 _foreign(path, f"cannot be read as .npz ({size:,} bytes, truncated or foreign)")
@@ -297,7 +303,10 @@ def _from_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> TextB
     missing = [name for name in wanted if name not in fields]
     if missing or str(fields["format"]) != FORMAT:
         raise TextBankError(_foreign(path, f"is an .npz of other arrays ({', '.join(fields)})"))
-    version = int(fields["version"])
+    try:
+        version = int(fields["version"])
+    except (TypeError, ValueError) as error:
+        raise TextBankError(_foreign(path, "has no readable version")) from error
     if version > FORMAT_VERSION:
         raise TextBankError(
             f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}; "
@@ -313,6 +322,8 @@ def _from_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> TextB
         )
     except TextBankError as error:
         raise TextBankError(f"{path}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise TextBankError(_foreign(path, f"has arrays of the wrong kind ({error})")) from error
 
 
 def _foreign(path: Path, what: str) -> str:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import http.client
 import json
+import re
 import shutil
 import time
 import urllib.error
@@ -75,6 +76,12 @@ def sha256_of(path: Path, *, quiet: bool = True) -> str:
     return digest.hexdigest()
 
 
+def check_digest(sha256: str | None) -> None:
+    """Raise if a demanded hash is not one."""
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ChecksumError(f"'{sha256}' is no SHA-256; expected 64 hexadecimal digits")
+
+
 def partial_path(target: Path) -> Path:
     """Give the place where a download of `target` gathers its bytes."""
     return target.with_name(target.name + ".part")
@@ -101,9 +108,16 @@ def download(
     """
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"{url} is no web address; expected https://… or http://…")
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = partial_path(target)
-    with part.open("ab") as lock:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = part.open("ab")
+    except OSError as error:
+        raise DownloadError(
+            f"{part} cannot be written ({error.strerror}); set SAM2S_CACHE to a folder you may "
+            "write to"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

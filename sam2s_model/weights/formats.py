@@ -55,9 +55,14 @@ def identify(path: Path) -> FileKind:
         raise CheckpointFormatError(f"{path} is a folder; {_EXPECTED}")
     if not path.exists():
         raise CheckpointFormatError(f"{path} does not exist; {_EXPECTED}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise CheckpointFormatError(
+            f"{path} cannot be read ({error.strerror}); check its permissions and its disk"
+        ) from error
     size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(4096)
     if not head:
         raise CheckpointFormatError(f"{path} is empty (0 bytes); {_EXPECTED}")
     if head.startswith(b"PK"):
@@ -80,8 +85,8 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     if identify(path) is FileKind.SAFETENSORS:
         try:
             return dict(load_file(path))
-        except SafetensorError as error:
-            raise CheckpointFormatError(f"{path} is damaged ({error}); {_EXPECTED}") from error
+        except Exception as error:  # SafetensorError, and what torch says of impossible dtypes
+            raise CheckpointFormatError(_damaged(path, error)) from error
     return _state_dict_of(path, load_tensors(path, _EXPECTED))
 
 
@@ -90,8 +95,11 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     path = Path(path)
     if identify(path) is not FileKind.SAFETENSORS:
         return {}
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata() or {})
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointFormatError(_damaged(path, error)) from error
     version = metadata.get("format_version", "0") if metadata.get("format") == FORMAT_NAME else "0"
     if not version.isdigit() or int(version) > FORMAT_VERSION:
         raise CheckpointFormatError(
@@ -128,13 +136,24 @@ def save_weights(
         storages.add(tensors[name].untyped_storage().data_ptr())
     texts = {key: str(value) for key, value in metadata.items()}
     texts |= {"format": FORMAT_NAME, "format_version": str(FORMAT_VERSION)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     try:
-        save_file(tensors, partial, metadata=texts)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(tensors, partial, metadata=texts)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path} cannot be written ({error}); choose a folder you may write to, with "
+            f"{sum(t.nbytes for t in tensors.values()):,} bytes free"
+        ) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{path} is a damaged safetensors file ({reason}); {_EXPECTED}"
 
 
 def _looks_like_safetensors(head: bytes) -> bool:
@@ -155,8 +174,12 @@ def _check_safetensors(path: Path, size: int) -> None:
         )
     try:
         entries = json.loads(header)
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        ends = [
+            int(entry["data_offsets"][1])
+            for name, entry in entries.items()
+            if name != "__metadata__"
+        ]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise CheckpointFormatError(
             f"{path} starts like a safetensors file but its header cannot be read; {_EXPECTED}"
         ) from error
@@ -173,7 +196,7 @@ def _check_torch_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # zipfile raises whatever a damaged index makes it stumble over
         raise CheckpointFormatError(
             f"{path} is a truncated or damaged archive: it starts like a PyTorch .pt, but the "
             f"index at its end is missing after {size:,} bytes; fetch or copy it again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Mapping
@@ -9,7 +10,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from sam2s_model.weights.download import Record, download, partial_path, sha256_of
+from sam2s_model.weights.download import (
+    Record,
+    check_digest,
+    download,
+    partial_path,
+    sha256_of,
+)
 from sam2s_model.weights.errors import (
     CheckpointFormatError,
     ChecksumError,
@@ -166,6 +173,7 @@ class WeightStore:
         source = self._source(name)
         if source is None:
             return self.resolve(name)
+        check_digest(sha256)
         target = self.cache / source.filename
         present = target if sha256 is not None else self._cached_file(source)
         if present is not None and present.exists() and not force:
@@ -218,7 +226,10 @@ class WeightStore:
             )
         if record is None or record.sha256 != found:
             identify(file)
-            Record(f"file:{file.name}", file.stat().st_size, found).write(file)
+            # In a cache that may only be read there is no place for a record, and no need:
+            # whoever cannot write cannot change the file either.
+            with contextlib.suppress(OSError):
+                Record(f"file:{file.name}", file.stat().st_size, found).write(file)
 
     def _shipped_files(self) -> Mapping[str, Path]:
         return {path.stem: path for path in sorted(self.shipped.glob("*.safetensors"))}

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sam2s_model.weights.download import Record, sha256_of
+from sam2s_model.weights.download import Record, check_digest, sha256_of
 from sam2s_model.weights.errors import CheckpointFormatError, ChecksumError
 from sam2s_model.weights.formats import FileKind, identify, read_metadata, read_state_dict
 from sam2s_model.weights.presets import detect_preset
@@ -47,6 +47,7 @@ def verify(
     The hash is held against `demanded`, else against the record beside the file, else against
     `published`. With `keep_record` a sound file's hash is recorded beside it for the next time.
     """
+    check_digest(demanded)
     kind = identify(path)
     record = Record.read(path)
     digest = sha256_of(path, quiet=quiet)

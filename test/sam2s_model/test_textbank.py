@@ -163,8 +163,16 @@ def test_foreign_files_are_named(tmp_path: Path) -> None:
         TextBank.load(path)
     with pytest.raises(TextBankError, match=r"no text bank 'bank-minilmm' \(did you mean 'bank-mi"):
         TextBank.load("bank-minilmm")
+    np.savez(path.open("wb"), **(fields | {"version": np.array("one")}))
+    with pytest.raises(TextBankError, match="has no readable version"):
+        TextBank.load(path)
+    np.savez(path.open("wb"), **(fields | {"embeddings": np.array(["x"])}))
+    with pytest.raises(TextBankError, match="has arrays of the wrong kind"):
+        TextBank.load(path)
     with pytest.raises(TextBankError, match="must end so"):
         bank_of().save(tmp_path / "b.txt")
+    with pytest.raises(TextBankError, match="cannot be written"):
+        bank_of().save(path / "b.npz")
 
 
 def test_the_shipped_bank_holds_the_standard_names() -> None:

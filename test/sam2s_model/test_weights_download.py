@@ -198,6 +198,13 @@ def test_no_server_and_no_web_address(tmp_path: Path) -> None:
         download("file:///etc/passwd", tmp_path / "w.pt")
 
 
+def test_a_cache_that_cannot_be_written_is_told(server: WeightsServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DownloadError, match=r"cannot be written .*set SAM2S_CACHE"):
+        get(server, tmp_path / "file" / "w.pt")
+    assert server.requests == []
+
+
 def test_the_bar_shows_the_part_that_was_there(
     server: WeightsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -230,6 +230,51 @@ def test_a_foreign_or_truncated_file_is_named_in_one_sentence(tmp_path: Path, na
     assert re.search("expected|fetch or copy it again", text)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    form=st.sampled_from(["zip", "legacy", "safetensors"]),
+    keep=st.floats(0, 1),
+    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),
+)
+def test_no_damage_ends_in_anything_but_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory,
+    form: str,
+    keep: float,
+    flips: list[tuple[float, int]],
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.pt"
+    if form == "safetensors":
+        save_weights(path.with_suffix(".safetensors"), TENSORS, {})
+        path.with_suffix(".safetensors").replace(path)
+    else:
+        saved(path, _use_new_zipfile_serialization=form == "zip")
+    data = bytearray(path.read_bytes())
+    if keep < 0.5:
+        data = data[: int(len(data) * 2 * keep)]
+    for where, value in flips:
+        if data:
+            # The first bytes, where names and sizes stand, are hit more often than the rest.
+            data[int(where * where * (len(data) - 1))] = value
+    path.write_bytes(data)
+    sentence = ""
+    try:
+        tensors = read_state_dict(path)
+        read_metadata(path)
+    except CheckpointFormatError as error:
+        sentence = str(error)
+    if sentence:
+        assert sentence.startswith(str(path))
+        assert "\n" not in sentence
+    else:
+        assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+
+
+def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WeightsError, match=r"cannot be written .*choose a folder you may write to"):
+        save_weights(tmp_path / "file" / "w.safetensors", TENSORS, {})
+
+
 def test_the_name_does_not_decide_and_folders_and_absence_are_told(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     saved(path)

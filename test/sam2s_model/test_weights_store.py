@@ -143,6 +143,25 @@ def test_a_file_copied_by_hand_is_held_against_the_published_hash(
     assert server.requests == []
 
 
+def test_a_cache_that_can_only_be_read_serves_all_the_same(
+    server: WeightsServer, tmp_path: Path
+) -> None:
+    store = store_of(server, tmp_path)
+    file = store.cache / "sam2.1_hiera_tiny.pt"
+    checkpoint(file)
+    (store.cache / "sam2.1_hiera_tiny.pt.json.part").mkdir()  # no record can be written
+    assert store.resolve("tiny") == file
+    assert Record.read(file) is None
+
+
+def test_a_demanded_hash_must_be_one(server: WeightsServer, tmp_path: Path) -> None:
+    with pytest.raises(ChecksumError, match="'abc' is no SHA-256; expected 64 hexadecimal"):
+        store_of(server, tmp_path).fetch("tiny", sha256="abc")
+    with pytest.raises(ChecksumError, match="is no SHA-256"):
+        verify(tmp_path / "origin.pt", demanded="sha256:" + "0" * 64)
+    assert server.requests == []
+
+
 def test_the_status_tells_every_state(server: WeightsServer, tmp_path: Path) -> None:
     store = store_of(server, tmp_path)
 
