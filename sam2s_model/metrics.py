@@ -164,30 +164,35 @@ def _disk(radius: int) -> NDArray[np.uint8]:
 
 def counted_frames(
     rule: FrameRule,
-    annotated: Sequence[int],
+    frames: Sequence[int],
     prompt_frame: int,
-    first_seen: int,
+    visible: Sequence[bool],
+    drawn: Sequence[bool],
 ) -> list[int]:
-    """Which of a video's annotated frames count for one target, in order.
+    """Tell which of a video's annotated `frames` count for one target, as positions in that list.
 
-    `annotated` are the video's annotated frames, `prompt_frame` is where this target was prompted
-    and `first_seen` the first frame on which the annotation or the prediction shows it.
+    `visible` and `drawn` say on which of them the annotation and the prediction show the target.
 
     - `tracked`: after the prompt, without the video's last frame. For a target of the first frame
-      the same frames as `davis` and `sav`; a late target earns nothing for frames before its
-      prompt.
-    - `davis`: all but the video's first and last, as DAVIS 2017's semi-supervised evaluation.
-    - `sav`: as `davis`, from the frame on which the target is first seen, as SA-V's evaluator.
+      these are DAVIS's frames; a late target earns nothing for frames before its prompt.
+    - `davis`: all but the first and the last, as DAVIS 2017's semi-supervised evaluation.
+    - `sav`: of these, from the first on that annotation or prediction shows the target; none if
+      the annotation never does. So does SA-V's evaluator.
     - `all`: every frame from the prompt on, the prompted one too.
     """
+    if not len(frames) == len(visible) == len(drawn):
+        raise MetricsError(
+            f"series of {len(frames)}, {len(visible)} and {len(drawn)} frames differ in length"
+        )
+    inner = range(1, len(frames) - 1)
     if rule == "all":
-        return [frame for frame in annotated if frame >= prompt_frame]
-    inner = annotated[1:-1]
+        return [k for k, frame in enumerate(frames) if frame >= prompt_frame]
     if rule == "davis":
         return list(inner)
     if rule == "sav":
-        return [frame for frame in inner if frame >= first_seen]
-    return [frame for frame in inner if frame > prompt_frame]
+        start = next((k for k in inner if visible[k] or drawn[k]), len(frames))
+        return [k for k in inner if k >= start] if any(visible[1:-1]) else []
+    return [k for k in inner if frames[k] > prompt_frame]
 
 
 # --- presence -----------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def outline(image: Image, mask: Mask, colour: Colour, thickness: int = 1) -> Ima
     _check(image, mask)
     drawn: Image = np.array(image, order="C")
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, contours, -1, colour, thickness, cv2.LINE_AA)
+    cv2.drawContours(drawn, contours, -1, colour, thickness)
     return drawn
 
 

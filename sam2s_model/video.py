@@ -27,6 +27,7 @@ Ids = NDArray[np.int32]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".mpg", ".m4v", ".ts")
 MASK_SUFFIX = ".png"
+CUT_SHORT = 0.95  # a video with fewer of its announced frames is reported; durations are rough
 VOID = 255  # DAVIS's label for "do not judge" in palette PNGs; its evaluator reads background
 
 
@@ -133,7 +134,11 @@ def davis_palette() -> Image:
 
 
 class VideoReader:
-    """Frames of a video file by number, cheapest in rising order; going back starts it anew."""
+    """Frames of a video file by number, cheapest in rising order; going back starts it anew.
+
+    A frame that the decoder cannot make, or only by guessing, raises `UnreadableImageError`, and
+    the ones after it can still be read; where the stream breaks off, `UnreadableVideoError`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,42 +148,57 @@ class VideoReader:
                 self.size = (stream.codec_context.height, stream.codec_context.width)
                 self.fps = float(stream.average_rate) if stream.average_rate else None
                 # The header's own count is often absent or wrong; packets are what there is.
-                self._length: int = sum(packet.size > 0 for packet in container.demux(stream))
+                times = [packet.pts for packet in container.demux(stream) if packet.size]
+                # `duration` counts microseconds; files cut short still carry the full one.
+                seconds = (container.duration or 0) / 1e6
+                self.announced = max(stream.frames, round(seconds * (self.fps or 0)))
         except (av.FFmpegError, OSError, IndexError) as error:
             raise UnreadableVideoError(path, f"no readable video: {error}") from error
-        if not self._length:
+        if not times:
             raise UnreadableVideoError(path, "the video holds no frames")
-        self._frames: Iterator[Image] = iter(())
+        if None in times or len(set(times)) < len(times):
+            raise UnreadableVideoError(
+                path, "its frames carry no distinct times; convert it, for example to .mp4"
+            )
+        # Times tell which frame a picture is, even after others that could not be decoded.
+        self._index = {time: n for n, time in enumerate(sorted(times))}
+        self._pictures: Iterator[tuple[int, Image | None]] = iter(())
         self._position = -1
         self._current: Image | None = None
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._index)
 
     def frame(self, index: int) -> Image:
         """Frame `index`, uint8 (H, W, 3) RGB."""
-        if not 0 <= index < self._length:
-            raise IndexError(f"{self.path} has {self._length} frames, none of number {index}")
-        if index < self._position or self._current is None:
-            self._frames, self._position = self._decode(), -1
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} frames, none of number {index}")
+        if index < self._position or self._position < 0:
+            self._pictures, self._position = self._decode(), -1
         while self._position < index:
-            self._current = next(self._frames)
-            self._position += 1
-        assert self._current is not None
+            try:
+                self._position, self._current = next(self._pictures)
+            except StopIteration:
+                self._position = -1
+                raise UnreadableVideoError(self.path, "breaks off", index) from None
+        if self._position > index or self._current is None:
+            raise UnreadableImageError(self.path, "the frame is damaged", index)
         return self._current
 
-    def _decode(self) -> Iterator[Image]:
-        done = 0
+    def _decode(self) -> Iterator[tuple[int, Image | None]]:
+        """Yield every picture with its number; None for one that the decoder had to guess."""
         try:
             with av.open(str(self.path)) as container:
-                for picture in container.decode(container.streams.video[0]):
-                    yield picture.to_ndarray(format="rgb24")
-                    done += 1
-        except av.FFmpegError as error:
-            raise UnreadableVideoError(self.path, f"cannot be decoded: {error}", done) from error
-        raise UnreadableVideoError(
-            self.path, f"ends after {done} of the {self._length} frames it announces", done
-        )
+                for packet in container.demux(container.streams.video[0]):
+                    try:
+                        pictures = packet.decode()
+                    except av.FFmpegError:
+                        continue  # missed by its number when it is asked for
+                    for picture in pictures:
+                        image = None if picture.is_corrupt else picture.to_ndarray(format="rgb24")
+                        yield self._index[picture.pts], image
+        except av.FFmpegError:
+            return  # the container itself breaks off
 
 
 class VideoWriter:
@@ -266,6 +286,10 @@ class FolderSequence:
         """Frame `index`, uint8 (H, W, 3) RGB."""
         return read_image(self._images[index], index)
 
+    def frame_name(self, index: int) -> str:
+        """File name of frame `index` without its suffix."""
+        return self._images[index].stem
+
     def masks(self, index: int) -> Ids | None:
         """Instance ids (H, W) of frame `index`; None where it is not annotated."""
         path = self._masks[index]
@@ -290,6 +314,10 @@ class VideoFileSequence:
         self.fps = self._reader.fps
         self._masks: dict[int, Path] = {}
         self.problems: list[str] = []
+        if len(self._reader) < CUT_SHORT * self._reader.announced:
+            self.problems.append(
+                f"{video}: announces {self._reader.announced} frames and holds {len(self._reader)}"
+            )
         for path in _files(masks, (MASK_SUFFIX,), "masks"):
             if not path.stem.isdecimal():
                 self.problems.append(f"{path}: the name must be a frame number, such as 00042.png")

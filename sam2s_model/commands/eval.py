@@ -76,6 +76,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     tracker.add_argument("--runtime", choices=("torch", "onnx"), default="torch")
     tracker.add_argument("--device", default="cpu", help="cpu, cuda; with onnx the provider")
     tracker.add_argument("--image-size", type=int, help="network input; default: the weights' own")
+    tracker.add_argument("--text-bank", help="class names' embeddings; default: the weights' own")
     work = parser.add_argument_group("work")
     work.add_argument("--jobs", type=int, default=1, help="processes that share the clips")
     work.add_argument("--shard", default="1/1", help="i/n: only the i-th of n shares of the clips")
@@ -142,7 +143,14 @@ def _run(args: argparse.Namespace) -> int:
         Source(name, _text(args.masks), _text(args.classes), args.split) for name in args.source
     ]
     settings = Settings(
-        StreamTrackerSpec(args.weights, args.memory, args.runtime, args.device, args.image_size),
+        StreamTrackerSpec(
+            weights=args.weights,
+            memory=args.memory,
+            runtime=args.runtime,
+            device=args.device,
+            image_size=args.image_size,
+            text_bank=args.text_bank,
+        ),
         Protocol(args.prompt, args.late == "prompt", args.min_area),
     )
     results = evaluate_sources(

@@ -71,6 +71,8 @@ class Comparison:
 def load_results(path: Path) -> dict[str, Any]:
     """Read a run's results.json, given the file or its folder."""
     file = path / "results.json" if path.is_dir() else path
+    if not file.is_file():
+        raise CompareError(f"{path}: neither a run folder nor its results.json")
     results = read_json(file)
     if results.get("format") != FORMAT:
         raise CompareError(f"{file}: not the results of an evaluation ({FORMAT})")

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -30,6 +31,8 @@ from sam2s_model.evaluation.settings import Settings, host, settings_key, versio
 from sam2s_model.evaluation.sources import Clip
 
 Progress = Callable[[int], None]
+
+REFRESH = 0.5  # seconds between two signs of life of the progress bar
 
 
 class RunnerError(Sam2sError):
@@ -214,7 +217,7 @@ class _FrameCount:
     """Shows how many frames have been tracked, by this process or by the workers."""
 
     def __init__(self, bar: Any) -> None:
-        self._bar, self._frames = bar, 0
+        self._bar, self._frames, self._start, self._shown = bar, 0, time.monotonic(), 0.0
         self._queue: Any = None
         self._thread: threading.Thread | None = None
 
@@ -228,7 +231,11 @@ class _FrameCount:
 
     def add(self, frames: int) -> None:
         self._frames += frames
-        self._bar.set_postfix_str(f"{self._frames} frames")
+        now = time.monotonic()
+        if now - self._shown >= REFRESH:
+            self._shown = now
+            rate = self._frames / (now - self._start)
+            self._bar.set_postfix_str(f"{self._frames} frames, {rate:.1f} a second")
 
     def listen(self, queue: Any) -> None:
         self._queue = queue

@@ -36,31 +36,47 @@ class StreamTrackerSpec:
     )
     memory: str = "divemem"
     runtime: str = "torch"
-    device: str = "cpu"
+    device: str = "cpu"  # with onnx: the provider
     image_size: int | None = None  # of the network's input; None: the weights' own
-    text_bank: str | None = None  # file of the class names' embeddings; None: no classes
+    text_bank: str | None = None  # shipped name or file; None: the one that the weights name
     max_targets: int = 64  # more than any clip should hold; memory is taken per target in use
 
     def describe(self) -> dict[str, Any]:
-        """List the settings, with digests of the files."""
-        digests = {
-            f"{name}_sha256": _files_digest(Path(path))
-            for name, path in (("weights", self.weights), ("text_bank", self.text_bank))
-            if path is not None
+        """List the settings, with digests of the files that the names stand for."""
+        from sam2s_model.textbank import find_bank
+        from sam2s_model.weights import resolve
+
+        weights = Path(self.weights)
+        if not weights.is_dir():
+            weights = resolve(self.weights)
+        bank = None if self.text_bank is None else _files_digest(find_bank(self.text_bank))
+        return {
+            **asdict(self),
+            "weights_sha256": _files_digest(weights),
+            "text_bank_sha256": bank,
         }
-        return {**asdict(self), **digests}
 
     def build(self) -> Tracker:
         """Load the weights and make the tracker."""
         from sam2s_model import StreamTracker, load_model
 
         if self.runtime == "onnx":
-            tracker: Tracker = StreamTracker(
-                self.weights, runtime="onnx", provider=self.device, memory=self.memory
+            return StreamTracker(  # type: ignore[call-arg]
+                self.weights,  # type: ignore[arg-type]
+                runtime="onnx",
+                provider=self.device,
+                memory=self.memory,
+                text_bank=self.text_bank,
+                max_targets=self.max_targets,
             )
-            return tracker
-        model = load_model(self.weights, image_size=self.image_size)
-        return StreamTracker(model.to(self.device), runtime=self.runtime, memory=self.memory)
+        return StreamTracker(
+            load_model(self.weights, image_size=self.image_size),
+            self.memory,
+            runtime=self.runtime,
+            device=self.device,
+            text_bank=self.text_bank,
+            max_targets=self.max_targets,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,10 +125,8 @@ def _cpu() -> str:
         return platform.processor() or "unknown"
 
 
-def _files_digest(path: Path) -> str | None:
-    """Digest of a checkpoint file or a folder of graphs; None for a preset's name."""
-    if not path.exists():
-        return None
+def _files_digest(path: Path) -> str:
+    """Digest a file, or all files of a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
