@@ -193,7 +193,8 @@ def _options(args: argparse.Namespace) -> ReportOptions:
         rule=args.frames,
         min_absence=args.min_absence,
         plots=not args.no_plots,
-        worst=args.worst,
+        # Without the masks there is nothing to draw; a merge knows only when it looks.
+        worst=0 if getattr(args, "no_masks", False) else args.worst,
         show_progress=not args.quiet,
     )
 
@@ -206,13 +207,9 @@ def _conclude(results: Mapping[str, Any], out: Path) -> int:
         print(score_table(results["scores"]))
     for failure in results["failures"]:
         print(f"failed: {failure['clip']}: {failure['reason']}", file=sys.stderr)
-    left_out = {
-        "clips are not evaluated yet": len(results["clips_missing"]),
-        "frames or targets were left out": len(results["problems"]),
-    }
-    for what, count in left_out.items():
-        if count:
-            print(f"{count} {what}; {out}/results.md names them", file=sys.stderr)
+    for what, key in (("clips not evaluated yet", "clips_missing"), ("problems", "problems")):
+        if results[key]:
+            print(f"{len(results[key])} {what}; {out}/results.md names them", file=sys.stderr)
     print(f"results: {out}/results.json, {out}/results.md")
     if not results["targets"]:
         print("nothing could be evaluated", file=sys.stderr)

@@ -116,7 +116,7 @@ def results_markdown(results: Mapping[str, Any], scores: Scores) -> str:
     if results["clips_missing"]:
         parts += ["## Clips not evaluated yet", _bullets(results["clips_missing"])]
     if results["problems"]:
-        parts += ["## Frames and targets left out", _bullets(results["problems"])]
+        parts += ["## Problems", _bullets(results["problems"])]
     return "\n\n".join(parts) + "\n"
 
 
