@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -27,42 +28,61 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(width_out, width_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project before the map is padded to whole windows and after it is cropped again.
+        """Attend within windows; tokens move between map and windows by one gather each way.
 
-        A padded token is zero before the projection, so its projection is the bias: padding the
-        projected map with the bias gives the same windows without computing them.
+        A padded token is zero before the projection, so its projection is the bias: where the
+        map must be padded to whole windows, it is projected first and the bias stands in for
+        what was padded, which is never computed. Elsewhere the narrower input is moved instead.
         """
         batch, height, width, _ = x.shape
         side = self.window or max(height, width)
-        qkv = self.qkv(x)
-        pad_y, pad_x = -height % side, -width % side
-        if pad_y or pad_x:
-            padded = self.qkv.bias.to(qkv.dtype).expand(batch, height + pad_y, width + pad_x, -1)
-            padded = padded.contiguous()
-            padded[:, :height, :width] = qkv
-            qkv = padded
-        rows, columns = (height + pad_y) // side, (width + pad_x) // side
+        into, back = _window_order(height, width, side, self.pool, x.device)
+        if len(into) > height * width:
+            qkv = self.qkv(x).flatten(1, 2)
+            bias = self.qkv.bias.to(qkv.dtype).expand(batch, 1, -1)
+            qkv = torch.cat((qkv, bias), dim=1)[:, into]
+        else:
+            qkv = self.qkv(x.flatten(1, 2)[:, into])
 
-        # [B, rows, side, columns, side, 3, heads, d] -> three of [B·windows, heads, side², d]
-        qkv = qkv.view(batch, rows, side, columns, side, 3, self.heads, -1)
-        q, k, v = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).unbind(0)
-        windows, depth = batch * rows * columns, q.shape[-1]
-        out_side = side
+        # [B·windows, heads, side², d], without copying
+        qkv = qkv.view(-1, side * side, 3, self.heads, qkv.shape[-1] // (3 * self.heads))
+        q, k, v = qkv.unbind(2)
         if self.pool:
-            out_side = side // 2
-            q = q.reshape(windows * self.heads, out_side, 2, out_side, 2, depth).amax(dim=(2, 4))
-        q = q.reshape(windows, self.heads, out_side * out_side, depth)
-        k = k.reshape(windows, self.heads, side * side, depth)
-        v = v.reshape(windows, self.heads, side * side, depth)
-        out = F.scaled_dot_product_attention(q, k, v)
-
-        out = out.view(batch, rows, columns, self.heads, out_side, out_side, depth)
-        out = out.permute(0, 1, 4, 2, 5, 3, 6)
-        out = out.reshape(batch, rows * out_side, columns * out_side, self.heads * depth)
+            q = halved(q.reshape(len(q), side, side, *q.shape[2:])).flatten(1, 2)
+        out = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)))
+        out = out.transpose(1, 2).reshape(batch, -1, q.shape[2] * q.shape[3])
         if self.pool:
             height, width = height // 2, width // 2
-        projected: Tensor = self.proj(out[:, :height, :width])
-        return projected
+        projected: Tensor = self.proj(out[:, back])
+        return projected.view(batch, height, width, -1)
+
+
+@lru_cache(maxsize=64)
+def _window_order(
+    height: int, width: int, side: int, pool: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Where tokens go when a map is cut into windows, and back.
+
+    Returns:
+        For each place in the windows, row by row, the token of the map that stands there
+        (height · width for a padded one), and for each token of the map (halved when pooled)
+        its place in the windows (halved likewise).
+    """
+    rows, columns = -(-height // side), -(-width // side)
+    tokens = torch.full((rows * side, columns * side), height * width)
+    tokens[:height, :width] = torch.arange(height * width).view(height, width)
+    into = tokens.view(rows, side, columns, side).transpose(1, 2).flatten()
+    if pool:
+        side, height, width = side // 2, height // 2, width // 2
+    places = torch.arange(rows * columns * side * side).view(rows, columns, side, side)
+    places = places.transpose(1, 2).reshape(rows * side, columns * side)
+    return into.to(device), places[:height, :width].flatten().to(device)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Take the maximum of each 2x2 block: [B, H, W, …] -> [B, H/2, W/2, …]."""
+    upper = torch.maximum(x[:, 0::2, 0::2], x[:, 0::2, 1::2])
+    return torch.maximum(upper, torch.maximum(x[:, 1::2, 0::2], x[:, 1::2, 1::2]))
 
 
 class HieraBlock(nn.Module):
@@ -84,8 +104,7 @@ class HieraBlock(nn.Module):
         if hasattr(self, "proj"):  # the width changes, and so the shortcut is projected
             x = self.proj(normed)
             if self.pool:
-                batch, height, width, channels = x.shape
-                x = x.view(batch, height // 2, 2, width // 2, 2, channels).amax(dim=(2, 4))
+                x = halved(x)
         x = x + self.attn(normed)
         renewed: Tensor = x + self.mlp(self.norm2(x))
         return renewed

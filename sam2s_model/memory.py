@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from sam2s_model.config import ModelConfig
 from sam2s_model.layers import LayerNorm2d, image_position, rotary_table
 
+QUERIES_AT_ONCE = 512  # measured: 1.4 times as fast as all 1024 at once on two cores
+
 
 class RotaryAttention(nn.Module):
     """Single-head attention whose queries and keys are turned by their place on the map.
@@ -47,19 +49,34 @@ class RotaryAttention(nn.Module):
 
         The rows of the attention matrix sum to one, so the values may be projected after they
         are averaged. With memories four times narrower than queries that saves most of the work
-        of the second product; on a GPU the fused kernel wins instead.
+        of the second product on a CPU; on a GPU the fused kernel wins instead.
         """
         if q.is_cuda:
-            out = F.scaled_dot_product_attention(
-                q[:, None], k[:, None], self.v_proj(v)[:, None], attn_mask=seen
-            )[:, 0]
+            v = self.v_proj(v)
+            out = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], seen)[:, 0]
         else:
-            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(1, 2)
-            if seen is not None:
-                scores = scores.masked_fill(~seen[:, 0], float("-inf"))
-            out = self.v_proj(scores.softmax(-1) @ v)
+            hidden = None if seen is None else ~seen[:, 0]
+            out = self.v_proj(_averages(q * q.shape[-1] ** -0.5, k, v, hidden))
         result: Tensor = self.out_proj(out)
         return result
+
+
+def _averages(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+    """Average the values by softmax(q · k): [N, Q, Cv]; `hidden` [N, 1, K] takes no part.
+
+    One target and some hundred queries at a time: larger score matrices leave the cache, and
+    their memory is handed back to the system and faulted in again at each call.
+    """
+    rows = []
+    for n in range(len(k)):
+        parts = []
+        for part in torch.split(q[n], QUERIES_AT_ONCE):
+            scores = part @ k[n].T
+            if hidden is not None:
+                scores = scores.masked_fill(hidden[n], float("-inf"))
+            parts.append(scores.softmax(-1) @ v[n])
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:

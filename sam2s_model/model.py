@@ -53,7 +53,7 @@ class Conditioned(NamedTuple):
     """The frame's features as each target's memory sees them."""
 
     features: Tensor  # [N, C, S/16, S/16]
-    semantics: Tensor  # [N, D] class vectors x'c of unit length
+    semantics: Tensor  # [N, D] class vectors x'c of unit length; D is 0 without TSL's tensors
 
 
 class PromptBatch(NamedTuple):
@@ -144,9 +144,10 @@ class Sam2s(nn.Module):
         conditioned = self.memory_attention(
             features.coarse, spatial, time, pointers, pointer_time, seen
         )
-        tokens = torch.cat(
-            ((spatial + time[:, :, None, :]).flatten(1, 2), pointers + pointer_time), 1
-        )
+        if not self.has_semantics:
+            return Conditioned(conditioned, spatial.new_zeros(len(spatial), 0))
+        placed = (spatial + time[:, :, None, :]).flatten(1, 2)
+        tokens = torch.cat((placed, pointers + pointer_time), dim=1)
         return Conditioned(conditioned, self.semantic(tokens, conditioned, seen))
 
     def decode(self, features: Features, conditioned: Tensor, prompts: PromptBatch) -> Decoded:

@@ -1,0 +1,239 @@
+"""Side-by-side timing of trackers: same frames, same weights, taking turns in one process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sam2s_model.config import ModelConfig
+from sam2s_model.errors import Sam2sError
+from sam2s_model.model import Sam2s
+from sam2s_model.prompt import Prompt
+from sam2s_model.random_weights import lively_model
+from sam2s_model.reference import ReferenceTracker
+from sam2s_model.table import markdown_table
+from sam2s_model.tracker import StreamTracker
+
+Masks = dict[str, NDArray[np.bool_]]
+STAGES = ("encode_image", "attend_memory", "decode", "encode_memory")
+REFERENCE = "sam2"  # the contender that is the reference package's predictor
+
+
+class BenchmarkError(Sam2sError):
+    """A benchmark that cannot be run as asked."""
+
+
+class Setting(NamedTuple):
+    """What all contenders of one comparison share."""
+
+    preset: str
+    image_size: int
+    memory: str
+    device: str
+    weights: str | None  # a name or path; None for lively random weights
+    threads: int
+    width: int  # of the source frames, in pixels
+    height: int
+
+
+class Contender(Protocol):
+    """A tracker in a benchmark."""
+
+    def step(self, frame: NDArray[np.uint8]) -> tuple[Masks, Mapping[str, float]]:
+        """Track one frame: masks at source size, and milliseconds by stage."""
+
+
+class OurContender:
+    """The StreamTracker in one precision."""
+
+    def __init__(self, setting: Setting, precision: str, prompts: Mapping[str, Prompt]) -> None:
+        model = build_model(setting)
+        self.tracker = StreamTracker(
+            model, setting.memory, device=setting.device, precision=precision
+        )
+        for name, prompt in prompts.items():
+            self.tracker.add_target(name, prompt)
+
+    def step(self, frame: NDArray[np.uint8]) -> tuple[Masks, Mapping[str, float]]:
+        """Track one frame."""
+        result = self.tracker.step(frame)
+        return {name: target.mask for name, target in result.items()}, result.timings
+
+
+class ReferenceContender:
+    """The reference package's video predictor, fed frame by frame."""
+
+    def __init__(self, setting: Setting, prompts: Mapping[str, Prompt]) -> None:
+        model = build_model(setting)
+        weights = {
+            name: tensor
+            for name, tensor in model.state_dict().items()
+            if not name.startswith(("semantic.", "long_term_tpos_enc"))
+        }
+        self.tracker = ReferenceTracker(setting.preset, setting.image_size, weights, setting.device)
+        for name, prompt in prompts.items():
+            self.tracker.add_target(name, prompt)
+
+    def step(self, frame: NDArray[np.uint8]) -> tuple[Masks, Mapping[str, float]]:
+        """Track one frame."""
+        result = self.tracker.step(frame)
+        return {name: target.logits > 0 for name, target in result.items()}, self.tracker.stage_ms
+
+
+@dataclass
+class Timing:
+    """What was measured of one contender at one number of targets."""
+
+    contender: str
+    targets: int
+    frames_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+    overlap: list[float] = field(default_factory=list)  # mask IoU with the fp32 tracker's
+    peak_mb: float = 0.0  # of a process that runs only this contender
+
+    @property
+    def median_ms(self) -> float:
+        """Half the frames took less."""
+        return statistics.median(self.frames_ms)
+
+    @property
+    def p95_ms(self) -> float:
+        """Nineteen of twenty frames took less."""
+        return float(np.percentile(self.frames_ms, 95))
+
+    def stage_ms(self, stage: str) -> float:
+        """Median of one stage."""
+        return statistics.median(self.stages_ms[stage]) if stage in self.stages_ms else 0.0
+
+
+def build_model(setting: Setting) -> Sam2s:
+    """Build the contenders' common model."""
+    if setting.weights is not None:
+        from sam2s_model.loading import load_model
+
+        return load_model(setting.weights, image_size=setting.image_size)
+    return lively_model(ModelConfig.preset(setting.preset, image_size=setting.image_size))
+
+
+def build_contender(name: str, setting: Setting, targets: int) -> Contender:
+    """Build a contender by name, a precision or the reference's name, with its targets marked."""
+    torch.set_num_threads(setting.threads)
+    prompts = click_grid(targets, setting.width, setting.height)
+    if name == REFERENCE:
+        return ReferenceContender(setting, prompts)
+    return OurContender(setting, name, prompts)
+
+
+def click_grid(targets: int, width: int, height: int) -> dict[str, Prompt]:
+    """Spread one click per target over the image."""
+    prompts = {}
+    for i in range(targets):
+        x, y = width * (0.15 + 0.1 * i), height * (0.2 + 0.6 * (i * 0.37 % 1.0))
+        prompts[f"target-{i + 1}"] = Prompt(points=[[x, y]], labels=[1])
+    return prompts
+
+
+def render_frames(setting: Setting, count: int) -> list[NDArray[np.uint8]]:
+    """Render a clip of the simulated endoscope."""
+    from sam2s_model.synth import SurgicalScene
+
+    scene = SurgicalScene(seed=7, width=setting.width, height=setting.height)
+    return [scene.render(n).image for n in tqdm(range(count), desc="rendering", leave=False)]
+
+
+def compare(
+    contenders: Sequence[str], setting: Setting, targets: int, frames: int, warmup: int
+) -> list[Timing]:
+    """Time the contenders in turn on each frame, after a warm-up that fills their memories."""
+    clip = render_frames(setting, warmup + frames)
+    running = {name: build_contender(name, setting, targets) for name in contenders}
+    timings = {name: Timing(name, targets) for name in contenders}
+    with torch.inference_mode():
+        for number, frame in enumerate(tqdm(clip, desc=f"{targets} target(s)", leave=False)):
+            masks: dict[str, Masks] = {}
+            # Another one goes first on each frame, so that none always finds the cache warm.
+            turn = number % len(contenders)
+            for name in [*contenders[turn:], *contenders[:turn]]:
+                begin = perf_counter()
+                masks[name], stages = running[name].step(frame)
+                elapsed = (perf_counter() - begin) * 1e3
+                if number < warmup:
+                    continue
+                timings[name].frames_ms.append(elapsed)
+                for stage in STAGES:
+                    kept = timings[name].stages_ms.setdefault(stage, [])
+                    kept.append(stages.get(stage, 0.0))
+            for name in contenders:
+                timings[name].overlap += _overlaps(masks[name], masks.get("fp32", masks[name]))
+    return list(timings.values())
+
+
+def peak_memory(contender: str, setting: Setting, targets: int, frames: int) -> float:
+    """Measure the largest resident memory of a process that runs one contender, in MB."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_run_alone, (contender, setting, targets, frames))
+
+
+def _run_alone(contender: str, setting: Setting, targets: int, frames: int) -> float:
+    running = build_contender(contender, setting, targets)
+    rng = np.random.default_rng(0)
+    shape = (setting.height, setting.width, 3)
+    with torch.inference_mode():
+        for _ in range(frames):
+            running.step(rng.integers(0, 256, shape, dtype=np.uint8))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _overlaps(ours: Masks, theirs: Masks) -> list[float]:
+    values = []
+    for name, mask in ours.items():
+        union = np.count_nonzero(mask | theirs[name])
+        both = np.count_nonzero(mask & theirs[name])
+        values.append(both / union if union else 1.0)
+    return values
+
+
+def report(timings: Sequence[Timing], label: Callable[[str], str]) -> str:
+    """Lay out the timings as a Markdown table; ratios are to the first contender's time."""
+    header = ["targets", "tracker", *(f"{s} ms" for s in STAGES)]
+    header += ["frame ms", "p95 ms", "FPS", "ratio", "peak MB", "IoU to fp32"]
+    rows = []
+    first: dict[int, float] = {}
+    for timing in timings:
+        base = first.setdefault(timing.targets, timing.median_ms)
+        rows.append(
+            [
+                timing.targets,
+                label(timing.contender),
+                *(f"{timing.stage_ms(stage):.1f}" for stage in STAGES),
+                f"{timing.median_ms:.1f}",
+                f"{timing.p95_ms:.1f}",
+                f"{1e3 / timing.median_ms:.2f}",
+                f"{base / timing.median_ms:.2f}",
+                f"{timing.peak_mb:.0f}" if timing.peak_mb else "n/a",
+                f"{statistics.mean(timing.overlap):.4f}",
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def cost_per_target(timings: Sequence[Timing]) -> dict[str, float]:
+    """Milliseconds that each target after the first adds, by contender."""
+    costs = {}
+    for name in dict.fromkeys(timing.contender for timing in timings):
+        own = sorted((t for t in timings if t.contender == name), key=lambda t: t.targets)
+        few, many = own[0], own[-1]
+        if many.targets > few.targets:
+            costs[name] = (many.median_ms - few.median_ms) / (many.targets - few.targets)
+    return costs
