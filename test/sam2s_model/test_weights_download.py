@@ -107,6 +107,7 @@ def test_a_part_from_another_address_is_not_continued(
     (tmp_path / "w.pt.part.json").write_text(json.dumps(note))
     get(server, tmp_path / "w.pt")
     assert (tmp_path / "w.pt").read_bytes() == BODY
+    assert [request.get("Range") for request in server.requests] == [None]
 
 
 def test_a_server_without_ranges_or_length_still_works(
