@@ -119,6 +119,37 @@ def test_the_frame_rule_says_what_counts(data: Path, rule: Any, frames: int) -> 
     assert results["targets"][0]["frames"] == frames
 
 
+def test_davis_counts_the_empty_frames_before_a_late_prompt(data: Path) -> None:
+    # Empty on 0..3, exact on the prompted frame 4, then J 1/3: of 1..8, 4 of 1 and 4 of 1/3.
+    write_clip(data, "a", [block(*([(1, 20, 2, 16, 16)] if n >= 4 else [])) for n in range(10)])
+    for rule, expected in (("davis", (4 + 4 / 3) / 8), ("tracked", 1 / 3)):
+        options = ReportOptions(rule=rule, plots=False, worst=0, show_progress=False)  # type: ignore[arg-type]
+        assert figure(run(data, ColourSpec(shift=8), options=options), "j")[0] == pytest.approx(
+            expected
+        )
+    assert len(list((data.parent / "out" / "clips").rglob("a.json"))) == 1, "tracked once"
+
+
+def test_a_target_is_prompted_once_it_is_large_enough(data: Path) -> None:
+    # It enters through the left border by 2 columns of 16 pixels a frame.
+    write_clip(data, "a", [block((1, 10, 0, 16, 2 * n + 2)) for n in range(10)])
+    results = run(data, protocol=Protocol(min_area=100))
+    (target,) = results["targets"]
+    assert (target["prompt_frame"], target["frames"]) == (3, 5)
+    options = ReportOptions(rule="davis", plots=False, worst=0, show_progress=False)
+    results = run(data, protocol=Protocol(min_area=100), options=options)
+    assert figure(results, "j")[0] == pytest.approx(6 / 8), "frames 1 and 2 are missed"
+
+
+def test_a_mask_that_brushes_a_neighbour_is_not_on_it(data: Path) -> None:
+    # Moved by 8 pixels it overlaps the neighbour by 4 of 12 columns: J 4 / 20.
+    write_clip(data, "a", [block((1, 5, 5, 12, 12), (2, 5, 21, 12, 12))] * 5)
+    results = run(data, ColourSpec(shift=8))
+    assert figure(results, "wrong_instance") == (0, 3)
+    results = run(data, ColourSpec(shift=16))
+    assert figure(results, "wrong_instance") == (3, 3)
+
+
 def test_three_clicks_mend_what_one_leaves(data: Path) -> None:
     write_clip(data, "a", moving_square(8), halves=True)
     one = run(data, protocol=Protocol(prompt="click1"), out="one")
