@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -38,12 +39,40 @@ def colour_of(index: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+class Drawing(NamedTuple):
+    """A target to draw: its mask (H, W), its colour, a label, and the true mask if it is known."""
+
+    mask: Mask
+    colour: Colour
+    label: str = ""
+    truth: Mask | None = None
+
+
+def draw_targets(image: Image, targets: Sequence[Drawing]) -> Image:
+    """Draw targets: masks tinted and outlined, true borders in white, labels on top of all."""
+    drawn: Image = np.array(image, order="C")
+    shown = [target for target in targets if target.mask.any()]
+    for target in shown:
+        _check(image, target.mask)
+        _tint(drawn, target.mask, target.colour, OPACITY)
+        _outline(drawn, target.mask, target.colour, max(1, image.shape[0] // 360))
+    for target in targets:
+        if target.truth is not None:
+            _check(image, target.truth)
+            _outline(drawn, target.truth, WHITE, 1)
+    for target in shown:
+        if target.label:
+            top = int(np.flatnonzero(target.mask.any(1))[0])
+            left = int(np.flatnonzero(target.mask[top])[0])
+            _tag(drawn, target.label, (left, top), target.colour)
+    return drawn
+
+
 def tint(image: Image, mask: Mask, colour: Colour, opacity: float = OPACITY) -> Image:
     """Lay a colour over the pixels of `mask` (H, W)."""
     _check(image, mask)
     drawn: Image = image.copy()
-    inside = drawn[mask].astype(np.float32)
-    drawn[mask] = (inside + (np.array(colour, np.float32) - inside) * opacity).round()
+    _tint(drawn, mask, colour, opacity)
     return drawn
 
 
@@ -51,39 +80,14 @@ def outline(image: Image, mask: Mask, colour: Colour, thickness: int = 1) -> Ima
     """Draw the border of `mask` (H, W)."""
     _check(image, mask)
     drawn: Image = np.array(image, order="C")
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, contours, -1, colour, thickness)
-    return drawn
-
-
-def draw_target(
-    image: Image, mask: Mask, colour: Colour, label: str = "", truth: Mask | None = None
-) -> Image:
-    """Draw a target: tint and border of its mask, the true border in white, the label in a tag."""
-    drawn = image
-    if mask.any():
-        drawn = outline(tint(drawn, mask, colour), mask, colour, max(1, image.shape[0] // 360))
-    if truth is not None and truth.any():
-        drawn = outline(drawn, truth, WHITE)
-    if label and mask.any():
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        drawn = tag(drawn, label, (int(columns[0]), int(rows[0])), colour)
+    _outline(drawn, mask, colour, thickness)
     return drawn
 
 
 def tag(image: Image, label: str, corner: tuple[int, int], colour: Colour) -> Image:
     """Write a label on a patch of colour whose lower left corner is at (x, y), kept inside."""
     drawn: Image = np.array(image, order="C")
-    scale = _text_scale(image)
-    (width, height), below = cv2.getTextSize(label, _FONT, scale, 1)
-    pad = max(2, height // 4)
-    x = min(max(corner[0], 0), max(image.shape[1] - width - 2 * pad, 0))
-    y = min(max(corner[1], height + below + 2 * pad), image.shape[0] - 1)
-    top = y - height - below - 2 * pad
-    cv2.rectangle(drawn, (x, top), (x + width + 2 * pad, y), colour, -1)
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    ink = INK if bright > 128 else WHITE
-    cv2.putText(drawn, label, (x + pad, y - pad - below), _FONT, scale, ink, 1, cv2.LINE_AA)
+    _tag(drawn, label, corner, colour)
     return drawn
 
 
@@ -113,6 +117,29 @@ def contact_sheet(images: Sequence[Image], columns: int = 0, gap: int = 4) -> Im
         x = gap + (k % columns) * (width + gap)
         sheet[y : y + height, x : x + width] = image
     return sheet
+
+
+def _tint(drawn: Image, mask: Mask, colour: Colour, opacity: float) -> None:
+    inside = drawn[mask].astype(np.float32)
+    drawn[mask] = (inside + (np.array(colour, np.float32) - inside) * opacity).round()
+
+
+def _outline(drawn: Image, mask: Mask, colour: Colour, thickness: int) -> None:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, contours, -1, colour, thickness)
+
+
+def _tag(drawn: Image, label: str, corner: tuple[int, int], colour: Colour) -> None:
+    scale = _text_scale(drawn)
+    (width, height), below = cv2.getTextSize(label, _FONT, scale, 1)
+    pad = max(2, height // 4)
+    x = min(max(corner[0], 0), max(drawn.shape[1] - width - 2 * pad, 0))
+    y = min(max(corner[1], height + below + 2 * pad), drawn.shape[0] - 1)
+    top = y - height - below - 2 * pad
+    cv2.rectangle(drawn, (x, top), (x + width + 2 * pad, y), colour, -1)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = INK if bright > 128 else WHITE
+    cv2.putText(drawn, label, (x + pad, y - pad - below), _FONT, scale, ink, 1, cv2.LINE_AA)
 
 
 def _text_scale(image: Image) -> float:

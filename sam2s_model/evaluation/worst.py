@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from sam2s_model.evaluation.record import ClipRecord
-from sam2s_model.overlay import caption, colour_of, draw_target
+from sam2s_model.overlay import Drawing, caption, colour_of, draw_targets
 from sam2s_model.video import AnnotatedSequence, Image, VideoError, read_mask, write_video
 
 DEFAULT_FPS = 25.0
@@ -29,15 +31,17 @@ def _frames(sequence: AnnotatedSequence, record: ClipRecord, masks: Path) -> Ite
         truth = sequence.masks(index) if row is not None else None
         file = masks / f"{name_of(index)}.png"
         drawn = read_mask(file) if file.exists() else None
-        for k, series in enumerate(record.targets):
-            real = None if truth is None else truth == series.instance
-            if drawn is not None:
-                label = f"{series.name} {series.class_name or ''}".strip()
-                mask = drawn == series.instance
-                image = draw_target(image, mask, colour_of(k), label, real)
-            if drawn is None and real is not None and real.any():
-                image = draw_target(image, real & False, colour_of(k), truth=real)
-        yield caption(image, _text(record, index, row))
+        nothing = np.zeros(image.shape[:2], bool)
+        targets = [
+            Drawing(
+                mask=nothing if drawn is None else drawn == series.instance,
+                colour=colour_of(k),
+                label=f"{series.name} {series.class_name or ''}".strip(),
+                truth=None if truth is None else truth == series.instance,
+            )
+            for k, series in enumerate(record.targets)
+        ]
+        yield caption(draw_targets(image, targets), _text(record, index, row))
 
 
 def _text(record: ClipRecord, index: int, row: int | None) -> str:

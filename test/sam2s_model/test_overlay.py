@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from sam2s_model.overlay import (
+    Drawing,
     OverlayError,
     caption,
     colour_of,
     contact_sheet,
-    draw_target,
+    draw_targets,
     outline,
     tag,
     tint,
@@ -45,8 +46,8 @@ def test_an_outline_follows_the_border() -> None:
 
 def test_a_target_without_a_mask_shows_the_true_border() -> None:
     nothing = np.zeros_like(MASK)
-    assert not changed(draw_target(GREY, nothing, (0, 255, 0), "hook")).any()
-    drawn = draw_target(GREY, nothing, (0, 255, 0), "hook", truth=MASK)
+    assert not changed(draw_targets(GREY, [Drawing(nothing, (0, 255, 0), "hook")])).any()
+    drawn = draw_targets(GREY, [Drawing(nothing, (0, 255, 0), "hook", truth=MASK)])
     assert (drawn[20, 40] == 255).all()
 
 
@@ -56,6 +57,18 @@ def test_labels_stay_inside(corner: tuple[int, int]) -> None:
     assert drawn.shape == GREY.shape
     assert (drawn == (255, 255, 0)).all(-1).sum() > 100
     assert (drawn.astype(int).sum(-1) < 250).any(), "dark letters on a bright patch"
+
+
+def test_labels_lie_above_all_masks() -> None:
+    first = Drawing(MASK, (255, 255, 0), "hook")
+    covering = Drawing(np.ones_like(MASK), (0, 255, 255))
+    drawn = draw_targets(GREY, [first, covering])
+    assert (drawn == (255, 255, 0)).all(-1).sum() > 100, "the label's patch is not tinted"
+    assert (
+        not (draw_targets(GREY, [first._replace(label=""), covering]) == (255, 255, 0))
+        .all(-1)
+        .any()
+    )
 
 
 def test_a_caption_stands_above_the_picture() -> None:
