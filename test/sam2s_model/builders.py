@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2s_model import random_weights
 from sam2s_model.config import ModelConfig
 from sam2s_model.model import Sam2s
 from sam2s_model.prompt import Prompt
@@ -21,37 +22,16 @@ Frame = NDArray[np.uint8]
 OBJECT_BIAS = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
 IOU_BIAS = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
 
-# Fresh weights make memories that hardly differ and masks that hardly depend on them. These
-# factors make mask and prompt reach the memory, and the memory reach the next mask.
-LIVELY = {
-    "memory_encoder.mask_downsampler.encoder.12.weight": 20.0,
-    "memory_encoder.out_proj.weight": 4.0,
-    "obj_ptr_proj.layers.2.weight": 4.0,
-    "cross_attn_image.q_proj.weight": 2.0,
-    "cross_attn_image.k_proj.weight": 2.0,
-    "cross_attn_image.v_proj.weight": 2.0,
-    "cross_attn_image.out_proj.weight": 4.0,
-    "sam_mask_decoder.transformer.layers.0.cross_attn_token_to_image.out_proj.weight": 4.0,
-    "sam_mask_decoder.transformer.layers.1.cross_attn_token_to_image.out_proj.weight": 4.0,
-    "output_hypernetworks_mlps.0.layers.2.weight": 20.0,
-    "output_hypernetworks_mlps.1.layers.2.weight": 20.0,
-    "output_hypernetworks_mlps.2.layers.2.weight": 20.0,
-    "output_hypernetworks_mlps.3.layers.2.weight": 20.0,
-    "maskmem_tpos_enc": 50.0,
-    "long_term_tpos_enc": 50.0,
-}
-
 
 def lively_model(preset: str = "nano", seed: int = 0, **changes: Any) -> Sam2s:
-    """A model with random weights whose targets are present and whose memory matters."""
-    torch.manual_seed(seed)
-    model = Sam2s(ModelConfig.preset(preset, **{"image_size": 64, **changes})).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            for ending, factor in LIVELY.items():
-                if name.endswith(ending):
-                    parameter.mul_(factor)
-    set_bias(model, OBJECT_BIAS, 5.0)
+    """A model with random weights whose targets are present and whose memory matters.
+
+    Its masks are rated above DiveMem's threshold, and it has class vectors, if untrained ones.
+    """
+    torch.manual_seed(seed)  # of the tensors that SAM 2.1 does not have
+    config = ModelConfig.preset(preset, **{"image_size": 64, **changes})
+    model = random_weights.lively_model(config, seed)
+    model.has_semantics = True
     set_bias(model, IOU_BIAS, 2.0)
     return model
 
