@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.setup_env.layout import LOGS, ROOT, SetupError
+from scripts.setup_env.layout import LOGS, NOT_SETUP, ROOT, SetupError
 
 HEARTBEAT = 15.0  # seconds between lines of progress where there is no terminal
 
@@ -83,7 +83,8 @@ class Progress:
             if child.poll() is None:
                 stop_group(child)
         if child.returncode != 0:
-            raise SetupError(f"{self.title} failed: {explain(self.log)}; all of it: {self.log}")
+            reason = explain(self.log, child.returncode)
+            raise SetupError(f"{self.title} failed: {reason}; all of it: {self.log}")
 
 
 def stop_group(child: subprocess.Popen[bytes]) -> None:
@@ -101,8 +102,10 @@ def last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def explain(log: Path) -> str:
+def explain(log: Path, code: int) -> str:
     """Find the sentence in a failed command's log that helps a person."""
+    if code < 0:
+        return f"it was ended by {signal.Signals(-code).name}, {NOT_SETUP}"
     text = log.read_text(encoding="utf-8", errors="replace")
     offline = ("NameResolutionError", "ConnectTimeout", "NewConnectionError", "ProxyError")
     if any(sign in text for sign in offline):

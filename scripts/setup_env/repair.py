@@ -52,11 +52,12 @@ def refuse_other_environment() -> None:
 def heal_packages() -> None:
     """Forget packages whose installation was killed: pip would take them for complete.
 
-    pip writes RECORD last; a dist-info folder without it is a package that is not all there.
+    pip writes INSTALLER when all files of a package are in place; RECORD is no such sign, because
+    it comes out of the wheel before the libraries that go to .venv/lib.
     """
     for site in VENV.glob("lib/python*/site-packages"):
         for info in site.glob("*.dist-info"):
-            if not (info / "RECORD").is_file():
+            if not (info / "INSTALLER").is_file():
                 shutil.rmtree(info)
         for leftover in site.glob("~*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

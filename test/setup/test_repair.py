@@ -25,12 +25,13 @@ def test_interrupted_environment_is_made_again(checkout):
     assert "[1/7]" not in again.stdout
 
 
-def test_packages_without_record_are_forgotten(checkout):
-    """pip writes RECORD last, and would take a package without it for complete."""
+def test_packages_that_were_not_finished_are_forgotten(checkout):
+    """pip writes INSTALLER last, and would take a package without it for complete."""
     site = checkout.venv / "lib" / "python3.11" / "site-packages"
     for name in ("whole-1.dist-info", "half-1.dist-info", "~alf-0.dist-info", "half"):
         (site / name).mkdir(parents=True)
-    (site / "whole-1.dist-info" / "RECORD").touch()
+    (site / "whole-1.dist-info" / "INSTALLER").touch()
+    (site / "half-1.dist-info" / "RECORD").touch()
     checkout.python("from scripts.setup_env.repair import heal_packages; heal_packages()")
     assert sorted(path.name for path in site.iterdir()) == ["half", "whole-1.dist-info"]
 
