@@ -12,7 +12,9 @@ from setuptools.command.install_scripts import install_scripts
 NAME = "sam2s_ros"
 
 # `ros2 run sam2s_ros NAME` and, after pip, NAME on the PATH. A node is one line here.
-NODES: dict[str, str] = {}
+NODES: dict[str, str] = {
+    "endoscope_node": "sam2s_ros.endoscope_node:main",
+}
 
 # Commands of `sam2s` that live above the library.
 SAM2S_COMMANDS = {
