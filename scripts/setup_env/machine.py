@@ -62,6 +62,8 @@ def check_build_tools() -> None:
             "cmake {}.{} or newer is needed: `pip install cmake` or your distribution's "
             "backports".format(*CMAKE)
         )
+    if distribution():
+        return  # its own Python builds, and its development packages brought the headers
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.is_file():
         version = "python{}.{}".format(*sys.version_info[:2])

@@ -99,7 +99,8 @@ def stop_group(child: subprocess.Popen[bytes]) -> None:
 def last_line(log: Path) -> str:
     """Return the last line of a log that says something."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    said = (line.strip() for line in reversed(lines) if not line.startswith("WARNING"))
+    return next(filter(None, said), "")
 
 
 def explain(log: Path, code: int) -> str:

@@ -71,7 +71,10 @@ class Setup:
         pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         self.pins = [line.split("#")[0].strip() for line in pins]
         ros_pins = [pin for pin in self.pins if pin.startswith(("ros-", "empy", "lark", "catkin"))]
-        requirements = [ROOT / "constraints.txt", ROOT / "requirements-ros.txt", ROOT / "setup.py"]
+        # Only what setup.py requires: a new node in it needs no new resolution of everything.
+        required = (ROOT / "setup.py").read_text(encoding="utf-8")
+        required = required.partition("install_requires")[2].partition("entry_points")[0]
+        requirements = [ROOT / "constraints.txt", ROOT / "requirements-ros.txt", required]
         project = [ROOT / name for name in ("setup.py", "setup.cfg", "package.xml")]
         project += [ROOT / "training" / name for name in ("setup.py", "package.xml")]
         self.steps = [

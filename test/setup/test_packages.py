@@ -63,13 +63,16 @@ def test_every_requirement_is_pinned_and_explained():
             assert line.split("<")[0].replace("_", "-") in pins, f"{line} is not in constraints.txt"
 
 
+def executables():
+    """Every program that this project's packages declare."""
+    ours = ("sam2s_ros.", "sam2s_model.", "sam2s_training.")
+    scripts = entry_points(group="console_scripts")
+    return [entry for entry in scripts if entry.value.startswith(ours)]
+
+
+@pytest.mark.ros
 def test_every_executable_and_command_loads():
-    ours = list(entry_points(group="sam2s.commands"))
-    ours += [
-        entry
-        for entry in entry_points(group="console_scripts")
-        if entry.value.startswith(("sam2s_ros.", "sam2s_model.", "sam2s_training."))
-    ]
+    ours = [*entry_points(group="sam2s.commands"), *executables()]
     assert {entry.name for entry in ours} >= {"sam2s", "doctor"}
     for entry in ours:
         loaded = entry.load()
@@ -104,7 +107,10 @@ def test_colcon_installs_what_belongs_there(workspace):
         installed = {path.name for path in (share / folder).glob("*")}
         assert installed == {path.name for path in (ROOT / folder).glob(pattern)}
     assert os.access(ros / "bin" / "sam2s", os.X_OK)
-    assert os.access(ros / "lib" / "sam2s_ros" / "sam2s", os.X_OK)
+    for entry in executables():
+        package = entry.dist.name if entry.dist else ""
+        program = workspace / package / "lib" / package / entry.name
+        assert os.access(program, os.X_OK), f"{program} is not there for `ros2 run`"
     site = next(ros.glob("**/*-packages"))
     top = {path.name for path in site.iterdir() if path.suffix != ".egg-info"}
     assert top == {"sam2s_model", "sam2s_ros"}, "neither tests nor scripts nor training"
