@@ -168,28 +168,33 @@ class _ClipRun:
 
     def _new_targets(self, index: int, truth: Ids) -> list[_Target]:
         """Make targets of the instances that are seen for the first time."""
-        if self.targets and not self.protocol.late:
-            return []
+        first = not self.targets
         new = []
         instances, counts = np.unique(truth, return_counts=True)
         for instance, count in zip(instances.tolist(), counts.tolist(), strict=True):
             known = instance in self.targets or instance in self.refused
             if instance == 0 or known or count < self.protocol.min_area:
                 continue
+            if not (first or self.protocol.late):
+                self._refuse(index, instance, "it is not on the first frame")
+                continue
             try:
                 prompt, clicks = first_prompt(self.protocol.prompt, truth == instance)
                 self.tracker.add_target(str(instance), prompt)
             except Sam2sError as error:
-                self.refused.add(instance)
-                self.record.problems.append(
-                    f"{self.record.dataset}/{self.record.clip} (frame {index}): "
-                    f"target {instance} left out: {error}"
-                )
+                self._refuse(index, instance, str(error))
                 continue
             name = self.sequence.classes.get(instance)
             new.append(_Target(instance, name, index, prompt, clicks))
         self.targets.update((target.series.instance, target) for target in new)
         return new
+
+    def _refuse(self, index: int, instance: int, why: str) -> None:
+        self.refused.add(instance)
+        self.record.problems.append(
+            f"{self.record.dataset}/{self.record.clip} (frame {index}): "
+            f"target {instance} left out: {why}"
+        )
 
     def _track(self, index: int, frame: NDArray[np.uint8], truth: Ids | None) -> None:
         """Prompt what is new on this frame and track everything."""

@@ -63,6 +63,8 @@ def write_report(
             missing.append(f"{clip.dataset}/{clip.name}")
     good = [record for record in records if record.failure is None]
     scores = score_records(good, options.rule, options.min_absence)
+    sources = {record.versions.get("source", "") for record in good}
+    mixed = ["the clips were evaluated by different versions of the code"] * (len(sources) > 1)
     results = {
         "format": FORMAT,
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -76,7 +78,7 @@ def write_report(
         "failures": [
             {"clip": f"{r.dataset}/{r.clip}", "reason": r.failure} for r in records if r.failure
         ],
-        "problems": [problem for r in records for problem in r.problems] + scores.unscored,
+        "problems": [problem for r in records for problem in r.problems] + scores.unscored + mixed,
         "scores": summarise_all(scores),
         "targets": [_target_json(target) for target in scores.targets],
     }

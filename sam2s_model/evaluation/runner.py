@@ -14,8 +14,8 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from sam2s_model.evaluation.sources import Clip
 
 Progress = Callable[[int], None]
 
+DEAD = "its process died (killed, or out of memory?)"
 REFRESH = 0.5  # seconds between two signs of life of the progress bar
 
 
@@ -132,33 +133,7 @@ def _run_all(clips: Sequence[Clip], job: _Job, frames: _FrameCount) -> Iterator[
                 tracker = job.settings.tracker.build()
             yield _evaluate(clip, tracker, job, frames.add)
         return
-    # Fork would copy a process that already runs threads of torch and OpenCV.
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    frames.listen(queue)
-    pool = ProcessPoolExecutor(job.jobs, context, _start_worker, (job, queue))
-    try:
-        futures = {pool.submit(_work, clip): clip for clip in clips}
-        yield from _collect(as_completed(futures), futures)
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interruption must not wait for all clips
-
-
-def _collect(
-    done: Iterable[Future[ClipRecord]], clips: dict[Future[ClipRecord], Clip]
-) -> Iterator[ClipRecord]:
-    for future in done:
-        clip = clips[future]
-        try:
-            yield future.result()
-        except BrokenProcessPool:
-            yield ClipRecord(
-                clip.dataset,
-                clip.name,
-                "",
-                failure="a process died (killed, or out of memory?) while this clip was waiting or "
-                "under way; the same command with fewer --jobs goes on from here",
-            )
+    yield from _run_in_processes(clips, job, frames)
 
 
 def _evaluate(clip: Clip, tracker: Tracker, job: _Job, progress: Progress) -> ClipRecord:
@@ -197,6 +172,45 @@ def _is_done(clip: Clip, folder: RunFolder, keep_masks: bool) -> bool:
 # --- several processes --------------------------------------------------------------------
 
 _worker: dict[str, Any] = {}
+
+
+def _run_in_processes(
+    clips: Sequence[Clip], job: _Job, frames: _FrameCount
+) -> Iterator[ClipRecord]:
+    # Fork would copy a process that already runs threads of torch and OpenCV.
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    frames.listen(queue)
+
+    def pool(processes: int) -> _Pool:
+        return _Pool(processes, context, _start_worker, (job, queue))
+
+    orphans = []
+    with pool(job.jobs) as everyone:
+        futures = {everyone.submit(_work, clip): clip for clip in clips}
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                orphans.append(futures[future])
+    # A process that dies takes the whole pool with it. The clips left over go on one at a time, so
+    # that the clip that kills its process is known and the others are evaluated.
+    while orphans:
+        with pool(1) as alone:
+            while orphans:
+                clip = orphans.pop(0)
+                try:
+                    yield alone.submit(_work, clip).result()
+                except BrokenProcessPool:
+                    yield ClipRecord(clip.dataset, clip.name, "", failure=DEAD, host=host(1))
+                    break
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool that, interrupted, does not wait for all clips."""
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown(cancel_futures=True)
 
 
 def _start_worker(job: _Job, queue: Any) -> None:

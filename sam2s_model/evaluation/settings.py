@@ -59,14 +59,16 @@ class StreamTrackerSpec:
     def build(self) -> Tracker:
         """Load the weights and make the tracker."""
         from sam2s_model import StreamTracker, load_model
+        from sam2s_model.textbank import find_bank
 
+        bank = None if self.text_bank is None else find_bank(self.text_bank)
         if self.runtime == "onnx":
             return StreamTracker(  # type: ignore[call-arg]
                 self.weights,  # type: ignore[arg-type]
                 runtime="onnx",
                 provider=self.device,
                 memory=self.memory,
-                text_bank=self.text_bank,
+                text_bank=bank,
                 max_targets=self.max_targets,
             )
         return StreamTracker(
@@ -74,7 +76,7 @@ class StreamTrackerSpec:
             self.memory,
             runtime=self.runtime,
             device=self.device,
-            text_bank=self.text_bank,
+            text_bank=bank,
             max_targets=self.max_targets,
         )
 

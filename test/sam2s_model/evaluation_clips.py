@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +104,8 @@ class ColourTracker:
 
     def step(self, frame: NDArray[np.uint8]) -> dict[str, Seen]:
         self.frame += 1
+        if self.spec.exit_at == self.frame:
+            os._exit(9)
         if self.spec.crash_at == self.frame:
             raise RuntimeError("the tracker broke")
         for name, prompt in self.pending.items():
@@ -150,7 +153,8 @@ class ColourSpec:
     blind: Sequence[int] = ()  # frames on which it says absent
     clings: bool = False  # shows the last mask where the target is gone
     labels: Mapping[str, str] = field(default_factory=dict)
-    crash_at: int | None = None
+    crash_at: int | None = None  # raises on this frame
+    exit_at: int | None = None  # takes the process down on this frame
     log: Path | None = None
 
     def describe(self) -> dict[str, Any]:

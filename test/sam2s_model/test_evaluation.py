@@ -110,6 +110,9 @@ def test_late_targets_are_prompted_when_they_appear_or_left_out(data: Path) -> N
     ]
     first = run(data, protocol=Protocol(late=False), out="first")
     assert [t["target"] for t in first["targets"]] == ["1"]
+    assert first["problems"] == [
+        "data/a (frame 4): target 2 left out: it is not on the first frame"
+    ]
 
 
 @pytest.mark.parametrize(("rule", "frames"), [("tracked", 4), ("davis", 8), ("sav", 5), ("all", 6)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,28 @@ def test_a_mask_prompt_comes_back_as_the_mask(data: Path, tmp_path: Path, weight
     assert call(data, "--prompt", "mask", "--weights", weights, "--out", out, "--quiet") == 0
     record = json.loads(next((out / "clips").rglob("one.json")).read_text())
     assert record["targets"][0]["j"][0] > 0.8, "up to the network's resolution"
+
+
+def test_classes_are_read_where_there_is_a_text_bank(
+    data: Path, tmp_path: Path, weights: str
+) -> None:
+    (data / "classes.json").write_text(json.dumps({"1": "grasper", "2": "liver"}))
+    out = tmp_path / "out"
+    asked = (
+        "--weights",
+        weights,
+        "--text-bank",
+        "bank-minilm",
+        "--out",
+        out,
+        "--quiet",
+        "--no-plots",
+    )
+    assert call(data, *asked, "--worst", 0) == 0
+    table = load(out)["scores"]["datasets"]["data"]["confusion"]
+    assert table["true"] == ["grasper", "liver"]
+    assert sum(map(sum, table["frames"])) == 4 + 2 + 4, "all counted frames of the three targets"
+    assert load(out)["settings"]["tracker"]["text_bank_sha256"]
 
 
 def test_run_may_be_left_out_and_results_repeat(data: Path, tmp_path: Path, weights: str) -> None:
@@ -162,22 +185,12 @@ def test_mistakes_are_one_sentence(
     assert len(said.splitlines()) == 1
 
 
-def test_several_processes_run_the_real_tracker(data: Path, tmp_path: Path, weights: str) -> None:
-    quiet = ("--weights", weights, "--quiet", "--no-plots", "--worst", 0)
-    assert call(data, *quiet, "--jobs", 2, "--out", tmp_path / "two") == 0
-    assert call(data, *quiet, "--out", tmp_path / "one") == 0
-    one, two = load(tmp_path / "one"), load(tmp_path / "two")
-    assert one["key"] == two["key"], "the number of processes is no setting"
-    for a, b in zip(one["targets"], two["targets"], strict=True):
-        assert a["target"] == b["target"]
-        # Another number of threads sums in another order.
-        assert a["figures"]["j"] == pytest.approx(b["figures"]["j"], abs=0.02)
-
-
 def test_the_key_follows_the_weights(tmp_path: Path, weights: str) -> None:
     other = tmp_path / "other.safetensors"
     torch.manual_seed(1)
     model = Sam2s(ModelConfig.preset("nano", image_size=SIZE))
     save_weights(other, model.state_dict(), {"preset": "nano", "image_size": str(SIZE)})
+    spec = StreamTrackerSpec(weights)
+    assert pickle.loads(pickle.dumps(spec)) == spec, "it goes to other processes"
     digests = {StreamTrackerSpec(str(w)).describe()["weights_sha256"] for w in (weights, other)}
     assert len(digests) == 2

@@ -239,6 +239,15 @@ def test_several_processes_give_the_same_scores(data: Path, tmp_path: Path) -> N
     assert together["hosts"][0]["jobs"] == 2
 
 
+def test_a_process_that_dies_costs_its_clip_only(data: Path, tmp_path: Path) -> None:
+    write_clip(data, "aa", moving_square(FRAMES + 4))
+    results = run(tmp_path / "out", data, spec=ColourSpec(exit_at=FRAMES), jobs=2)
+    assert evaluated(results) == ["a", "b", "c"]
+    (failure,) = results["failures"]
+    assert failure["clip"] == "data/aa"
+    assert "process died" in failure["reason"]
+
+
 def test_shards_merge_into_the_whole_run(data: Path, tmp_path: Path) -> None:
     spec = ColourSpec(shift=2)
     whole = run(tmp_path / "whole", data, spec=spec)
