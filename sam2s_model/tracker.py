@@ -289,7 +289,8 @@ class StreamTracker:
         )
         for row, i in enumerate(written):
             bank = rows[i].bank
-            entry = Entry(self._frame, spatial[row], decoded.pointer[i], ious[i])
+            rated = ious[i] if scores[i] > 0 else 0.0  # an empty mask is no long-term candidate
+            entry = Entry(self._frame, spatial[row], decoded.pointer[i], rated)
             corrected = prompts[i] is not None and rows[i].begun
             if prompts[i] is not None and (
                 not corrected or self.memory.corrections_are_conditional
