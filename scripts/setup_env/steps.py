@@ -74,7 +74,11 @@ class Setup:
         # Only what setup.py requires: a new node in it needs no new resolution of everything.
         required = (ROOT / "setup.py").read_text(encoding="utf-8")
         required = required.partition("install_requires")[2].partition("entry_points")[0]
-        requirements = [ROOT / "constraints.txt", ROOT / "requirements-ros.txt", required]
+        requirements: list[Path | str] = [
+            ROOT / "constraints.txt",
+            ROOT / "requirements-ros.txt",
+            required,
+        ]
         project = [ROOT / name for name in ("setup.py", "setup.cfg", "package.xml")]
         project += [ROOT / "training" / name for name in ("setup.py", "package.xml")]
         self.steps = [
