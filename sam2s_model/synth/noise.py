@@ -39,10 +39,11 @@ def hashed(seed: int, name: str, *counters: ArrayLike) -> NDArray[np.uint64]:
     return np.asarray(state)
 
 
-def _finish(state: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64] | np.uint64:
+def _finish(state: ArrayLike) -> NDArray[np.uint64]:
+    state = np.asarray(state, np.uint64)
     state = (state ^ (state >> np.uint64(30))) * _MIX_1
     state = (state ^ (state >> np.uint64(27))) * _MIX_2
-    return state ^ (state >> np.uint64(31))
+    return np.asarray(state ^ (state >> np.uint64(31)))
 
 
 def uniform(

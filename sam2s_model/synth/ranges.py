@@ -74,7 +74,7 @@ class SceneRanges:
     bleeding_time: Range = (6.0, 30.0)  # time it takes to spread
     smoke: Range = (0.0, 0.55)  # densest smoke, 0…1
     droplets: Range = (0.0, 5.4)  # drops on the lens; rounded
-    out_every: Range = (40.0, 150.0)  # mean time between the camera's trips outside
+    out_every: Range = (9.0, 150.0)  # mean time between the camera's trips outside
     out_time: Range = (2.5, 5.0)  # how long it is outside, wiped included
 
     def __post_init__(self) -> None:

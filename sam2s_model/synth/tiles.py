@@ -79,7 +79,6 @@ def draw_tiles(
 
 def _touched(draws: torch.Tensor, pixels: Canvas) -> torch.Tensor:
     """List (depth, frame, tile row, tile column) of the tiles that each draw may touch."""
-    count, depth = draws.shape[:2]
     x = pixels.x.view(-1, TILE).mean(dim=1)
     y = pixels.y.view(-1, TILE).mean(dim=1)
     d = draws.transpose(0, 1)[..., None, None]  # [D, B, COLUMNS, 1, 1]
