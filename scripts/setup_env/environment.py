@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from scripts.setup_env.layout import INTERFACES, PYTHON, READY, ROOT, ROS, VENV, distribution
 
@@ -59,6 +60,14 @@ def environment() -> dict[str, str]:
     return env
 
 
+def distribution_prefix() -> str:
+    """Find the sourced distribution: the lowest layer of AMENT_PREFIX_PATH that can be sourced."""
+    for prefix in reversed(os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        if prefix and (Path(prefix) / "setup.sh").is_file():
+            return prefix
+    return f"/opt/ros/{distribution()}"
+
+
 def env_sh() -> str:
     """Write the script that a person sources, for any POSIX shell."""
     lines = [
@@ -69,10 +78,9 @@ def env_sh() -> str:
         "fi",
     ]
     if distribution():
-        prefix = f"/opt/ros/{distribution()}"
         lines += [
             f'if [ "${{ROS_DISTRO:-}}" != "{distribution()}" ]; then',
-            f'    . "{prefix}/setup.sh"',
+            f'    . "{distribution_prefix()}/setup.sh"',
             "fi",
         ]
     else:

@@ -86,3 +86,12 @@ def test_with_a_distribution_its_own_script_comes_first(written):
     assert "_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in text
     assert f'AMENT_PREFIX_PATH "{written.root}/.ros/install/sam2s_msgs"' in text
     assert f'AMENT_PREFIX_PATH "{written.venv}"' not in text
+
+
+def test_a_distribution_elsewhere_is_found_by_its_setup_script(written):
+    prefix = written.root / "my_jazzy"
+    prefix.mkdir()
+    (prefix / "setup.sh").touch()
+    layers = f"/some/overlay/package:{prefix}"
+    written.python(WRITE, ROS_DISTRO="jazzy", AMENT_PREFIX_PATH=layers)
+    assert f'. "{prefix}/setup.sh"' in (written.root / "env.sh").read_text()
