@@ -153,11 +153,12 @@ class Hiera(nn.Module):
                 window = config.windows[stage]
             self.stage_ends.append(len(self.blocks) - 1)
         self.widths = [config.embed_dim * 2**stage for stage in range(4)]
+        self._kept: tuple[object, Tensor] | None = None  # the position map of the last size
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """[B, 3, S, S] -> four maps [B, S/4, S/4, C] … [B, S/32, S/32, 8C], channels last."""
         x = self.patch_embed(image)
-        x = x + self.position(x.shape[1], x.shape[2])
+        x = x + self._kept_position(x.shape[1], x.shape[2])
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -171,6 +172,16 @@ class Hiera(nn.Module):
         side = self.pos_embed_window.shape[-1]
         pattern = self.pos_embed_window.tile(1, 1, height // side, width // side)
         return (background + pattern).permute(0, 2, 3, 1)
+
+    def _kept_position(self, height: int, width: int) -> Tensor:
+        """`position`, stretched anew only when the size, the weights or their place changed."""
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
+            return self.position(height, width)
+        parameters = (self.pos_embed, self.pos_embed_window)
+        key = (height, width, *((p.data_ptr(), p._version) for p in parameters))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self.position(height, width).contiguous())
+        return self._kept[1]
 
 
 class PyramidLevel(nn.Module):

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2s_model.bank import Entry, MemoryBank, Reading
+from sam2s_model.bank import Entry, MemoryBank
+from sam2s_model.batch import MaskPrompts, mask_prompts, memory_batch, prompt_batch
 from sam2s_model.config import MemorySettings, TrackSettings
 from sam2s_model.errors import Sam2sError
-from sam2s_model.model import Decoded, Features, MemoryBatch, PromptBatch, Sam2s
-from sam2s_model.prompt import ABSENT, NOT_A_POINT, Prompt, PromptError
+from sam2s_model.model import Decoded, Features, Sam2s
+from sam2s_model.prompt import Prompt, PromptError
 from sam2s_model.result import FrameResult, TargetResult, TrackState
 from sam2s_model.runtime.base import Runtime, RuntimeUnavailableError
 from sam2s_model.runtime.eager import EagerRuntime
@@ -204,9 +205,9 @@ class StreamTracker:
         ones: [N, C, h, w].
         """
         if with_memory:
-            attended = self.runtime.attend_memory(
-                features, self._memory_batch([rows[i] for i in with_memory])
-            )
+            banks = [rows[i].bank for i in with_memory]
+            memory = memory_batch(banks, self._frame, self.runtime.device)
+            attended = self.runtime.attend_memory(features, memory)
             if len(self._labels):
                 probabilities = self.runtime.class_probabilities(attended.semantics, self._text)
                 for i, row in zip(with_memory, probabilities, strict=True):
@@ -236,24 +237,26 @@ class StreamTracker:
             i for i, p in enumerate(prompts) if p is not None and p.mask is None and begun[i]
         ]
         first = [None if i in corrected else prompt for i, prompt in enumerate(prompts)]
-        masks = self._mask_prompts(first)
-        drawn = self.runtime.decode(features, conditioned, self._prompt_batch(first, masks))
+        assert self._source_size is not None
+        height, width = self._source_size
+        masks = mask_prompts(first, self.runtime)
+        batch = prompt_batch(first, masks, width, height, self.runtime)
+        drawn = self.runtime.decode(features, conditioned, batch)
         if masks is not None:
-            output, _, given = masks
             certain = torch.ones_like(drawn.iou)
             drawn = drawn._replace(
-                logits=torch.where(given[:, None, None, None], output, drawn.logits),
-                iou=torch.where(given, certain, drawn.iou),
-                object_score=torch.where(given, 10.0 * certain, drawn.object_score),
+                logits=torch.where(masks.given[:, None, None, None], masks.output, drawn.logits),
+                iou=torch.where(masks.given, certain, drawn.iou),
+                object_score=torch.where(masks.given, 10.0 * certain, drawn.object_score),
             )
         if not corrected:
             return drawn
         again = [prompts[i] for i in corrected]
         before = drawn.logits[corrected].clamp(-32.0, 32.0)
         given = torch.ones(len(corrected), dtype=torch.bool, device=before.device)
-        redrawn = self.runtime.decode(
-            features, conditioned[corrected], self._prompt_batch(again, (before, before, given))
-        )
+        over = MaskPrompts(before, before, given)
+        batch = prompt_batch(again, over, width, height, self.runtime)
+        redrawn = self.runtime.decode(features, conditioned[corrected], batch)
         merged = [part.clone() for part in drawn]
         for part, renewed in zip(merged, redrawn, strict=True):
             part[corrected] = renewed
@@ -298,91 +301,6 @@ class StreamTracker:
                 bank.write_conditional(entry)
             else:
                 bank.write(entry)
-
-    # --- batches --------------------------------------------------------------------------
-
-    def _memory_batch(self, rows: list[Target]) -> MemoryBatch:
-        """Gather what the targets' banks show into padded slots."""
-        readings: list[Reading] = [target.bank.read(self._frame) for target in rows]
-        slots = max(len(reading.slots) for reading in readings)
-        pointers = max(len(reading.pointers) for reading in readings)
-        _, cells, narrow = rows[0].bank.spatial.shape
-        device = self.runtime.device
-        spatial = torch.zeros(len(rows), slots, cells, narrow, device=device)
-        pointer = torch.zeros(len(rows), pointers, self.config.hidden_dim, device=device)
-        role = torch.zeros(len(rows), slots, dtype=torch.long)
-        distance = torch.zeros(len(rows), pointers)
-        seen = torch.zeros(len(rows), slots + pointers, dtype=torch.bool)
-        for i, (target, reading) in enumerate(zip(rows, readings, strict=True)):
-            for place, slot in enumerate(reading.slots):
-                spatial[i, place] = target.bank.spatial[slot]
-            count = len(reading.pointers)
-            pointer[i, :count] = target.bank.pointers[reading.pointers]
-            role[i, : len(reading.roles)] = torch.tensor(reading.roles)
-            distance[i, :count] = torch.tensor(reading.distances, dtype=torch.float32)
-            seen[i, : len(reading.slots)] = True
-            seen[i, slots : slots + count] = True
-        return MemoryBatch(
-            spatial,
-            role.to(device),
-            pointer,
-            distance.to(device),
-            None if bool(seen.all()) else seen.to(device),
-        )
-
-    def _prompt_batch(
-        self, prompts: list[Prompt | None], masks: tuple[Tensor, Tensor, Tensor] | None
-    ) -> PromptBatch:
-        """Pad the prompts' point tokens to one length; `masks` comes from `_mask_prompts`."""
-        assert self._source_size is not None
-        height, width = self._source_size
-        size = self.config.image_size
-        none = np.zeros((0, 2), np.float32)
-        tokens = [
-            (none, []) if p is None or p.mask is not None else p.tokens(width, height, size)
-            for p in prompts
-        ]
-        # Points are followed by one not-a-point token; no points at all are one more of them.
-        length = max(max(len(labels), 1) + 1 for _, labels in tokens)
-        xy = np.zeros((len(prompts), length, 2), np.float32)
-        kind = np.full((len(prompts), length), ABSENT)
-        for i, (points, labels) in enumerate(tokens):
-            xy[i, : len(points)] = points
-            kind[i, : len(labels)] = labels
-            kind[i, len(labels) : max(len(labels), 1) + 1] = NOT_A_POINT
-        device = self.runtime.device
-        asked_by_mask = [p is not None and p.mask is not None for p in prompts]
-        ambiguous = [
-            len(labels) <= 1 and not by_mask
-            for (_, labels), by_mask in zip(tokens, asked_by_mask, strict=True)
-        ]
-        given = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        return PromptBatch(
-            xy=torch.from_numpy(xy).to(device),
-            labels=torch.from_numpy(kind).to(device),
-            masks=None if masks is None else masks[1],
-            mask_given=given if masks is None else masks[2],
-            ambiguous=torch.tensor(ambiguous, device=device),
-        )
-
-    def _mask_prompts(self, prompts: list[Prompt | None]) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Mask prompts as output logits and decoder input [N, 1, m, m], and who has one [N]."""
-        if all(p is None or p.mask is None for p in prompts):
-            return None
-        size = self.config.mask_size
-        shape = (len(prompts), 1, size, size)
-        output = torch.zeros(shape, device=self.runtime.device)
-        prompt_logits = torch.zeros(shape, device=self.runtime.device)
-        given = torch.zeros(len(prompts), dtype=torch.bool, device=self.runtime.device)
-        for i, prompt in enumerate(prompts):
-            if prompt is None or prompt.mask is None:
-                continue
-            mask = _mask_at(np.asarray(prompt.mask), self.config.image_size)
-            output[i : i + 1], prompt_logits[i : i + 1] = self.runtime.mask_to_logits(
-                mask.to(self.runtime.device)
-            )
-            given[i] = True
-        return output, prompt_logits, given
 
     # --- classes --------------------------------------------------------------------------
 
@@ -528,17 +446,6 @@ def _unknown_target(name: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"there is no target '{name}'.{hint} Targets: {', '.join(known)}"
-
-
-def _mask_at(mask: NDArray[np.bool_], size: int) -> Tensor:
-    """Scale a mask HxW to the network's input and make it binary again: [1, 1, S, S]."""
-    scaled = torch.from_numpy(mask)[None, None].float()
-    if mask.shape != (size, size):
-        scaled = torch.nn.functional.interpolate(
-            scaled, size=(size, size), mode="bilinear", align_corners=False, antialias=True
-        )
-        scaled = (scaled >= 0.5).float()
-    return scaled
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
