@@ -132,6 +132,18 @@ def test_shards_merge_and_runs_compare(
     assert "divemem" in text
 
 
+@pytest.mark.slow
+def test_a_suite_is_rendered_and_scored(tmp_path: Path, weights: str) -> None:
+    out = tmp_path / "out"
+    asked = ("--weights", weights, "--out", out, "--quiet", "--no-plots", "--worst", 0)
+    assert call("smoke", *asked, "--shard", "1/2") == 0
+    results = load(out)
+    assert results["failures"] == results["problems"] == []
+    assert {target["dataset"] for target in results["targets"]} == {"smoke"}
+    assert all(target["class"] for target in results["targets"]), "every target has its name"
+    assert results["scores"]["datasets"]["smoke"]["recovery_seconds"] is None
+
+
 def test_nothing_evaluated_is_a_failure(
     data: Path, tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,6 +161,14 @@ def test_sources_that_are_none_say_what_is_expected(tmp_path: Path, make: Any, w
         find_clips(make(tmp_path))
 
 
+def test_suites_are_listed_without_rendering() -> None:
+    clips = find_clips("smoke")
+    assert {clip.dataset for clip in clips} == {"smoke"}
+    assert len({clip.name for clip in clips}) == len(clips) >= 2
+    assert len({clip.fingerprint() for clip in clips}) == len(clips), "each is its own definition"
+    assert [c.fingerprint() for c in find_clips("smoke")] == [c.fingerprint() for c in clips]
+
+
 def test_a_split_names_the_clips(data: Path, tmp_path: Path) -> None:
     (data / "ImageSets" / "2017").mkdir(parents=True)
     (data / "ImageSets" / "2017" / "val.txt").write_text("c\na\n")
