@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import random
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import rclpy
@@ -72,7 +75,8 @@ SETTINGS = (
     _Setting("loop", 0, "frames after which the video begins again; 0: never", 0, 10**9),
     _Setting("drop", 0.0, "share of frames left out on purpose", 0.0, 1.0, live=True),
     _Setting("ahead", 8, "frames rendered before the first is published, and kept ready", 1, 2000),
-    _Setting("threads", 1, "CPU threads for rendering", 1, 64),
+    _Setting("ahead_wait", 30.0, "seconds after which fewer frames ahead will do", 0.0, 3600.0),
+    _Setting("workers", 1, "frames rendered at once, each on a processor core", 1, 64),
     _Setting("start_delay", 0.0, "seconds from the node's start to the first frame", 0.0, 3600.0),
     _Setting("wait_for_subscriber", False, "publish nothing until someone wants image_raw"),
 )  # fmt: skip
@@ -87,26 +91,30 @@ class Frame(NamedTuple):
 
 
 class RenderAhead(threading.Thread):
-    """Renders the frames in order into a bounded queue; waits while it is full."""
+    """Renders frames, several at once, in order into a bounded queue; waits while it is full."""
 
     def __init__(
-        self, scene: SurgicalScene, encoding: str, loop: int, ahead: int, threads: int
+        self, scene: SurgicalScene, encoding: str, loop: int, ahead: int, workers: int
     ) -> None:
         super().__init__(name="renderer", daemon=True)
-        self.scene, self.encoding, self.loop, self.threads = scene, encoding, loop, threads
+        self.scene, self.encoding, self.loop, self.workers = scene, encoding, loop, workers
         self.queue: queue.Queue[Frame] = queue.Queue(ahead)
         self.error: Exception | None = None
-        self.ready = threading.Event()  # the queue has been full once
-        self.frame_seconds = 0.0  # what one frame takes, smoothed
+        self.full_once = threading.Event()
+        self.frame_seconds = 0.0  # processor time of one frame, smoothed
         self._ended = threading.Event()
+        self._kept: dict[int, Shot] = {}
+        self._keep = 0 < loop * scene.width * scene.height * 4 <= KEPT_LOOP
 
     def run(self) -> None:
         """Render until stopped; an error is kept for the node to report."""
         import torch
 
         try:
-            torch.set_num_threads(self.threads)
-            self._render()
+            # One thread a frame: for pictures of this size more only wait for each other.
+            torch.set_num_threads(1)
+            with ThreadPoolExecutor(self.workers) as pool:
+                self._feed(pool)
         except Exception as error:  # whatever it is, the node must say it and end
             self.error = error
 
@@ -114,31 +122,29 @@ class RenderAhead(threading.Thread):
         """End soon; do not wait for it."""
         self._ended.set()
 
-    def _render(self) -> None:
-        kept: dict[int, Shot] = {}
-        keep = 0 < self.loop * self.scene.width * self.scene.height * 4 <= KEPT_LOOP
-        number = 0
+    def _feed(self, pool: ThreadPoolExecutor) -> None:
+        coming: deque[Future[Frame]] = deque()
+        numbers = itertools.cycle(range(self.loop)) if self.loop else itertools.count()
         while not self._ended.is_set():
-            begin = time.perf_counter()
-            shot = kept[number] if number in kept else self.scene.render(number)
-            if keep:
-                kept[number] = shot
-            frame = self._messages(shot)
-            spent = time.perf_counter() - begin
-            # The first frame makes the tissue, which is no measure of the others.
-            if number:
-                self.frame_seconds += (spent - self.frame_seconds) * (
-                    0.1 if self.frame_seconds else 1.0
-                )
-            self._put(frame)
-            number = (number + 1) % self.loop if self.loop else number + 1
+            while len(coming) < self.workers:
+                coming.append(pool.submit(self._frame, next(numbers)))
+            self._put(coming.popleft().result())
 
-    def _messages(self, shot: Shot) -> Frame:
-        return Frame(
+    def _frame(self, number: int) -> Frame:
+        begin = time.thread_time()
+        shot = self._kept[number] if number in self._kept else self.scene.render(number)
+        if self._keep:
+            self._kept[number] = shot
+        frame = Frame(
             rgb_to_image(shot.image, encoding=self.encoding),
             labels_to_image(shot.masks),
             true_objects(shot.masks, shot.classes),
         )
+        if number:  # the first one makes the tissue, which is no measure of the others
+            spent = time.thread_time() - begin
+            weight = 0.1 if self.frame_seconds else 1.0
+            self.frame_seconds += (spent - self.frame_seconds) * weight
+        return frame
 
     def _put(self, frame: Frame) -> None:
         while not self._ended.is_set():
@@ -146,7 +152,7 @@ class RenderAhead(threading.Thread):
                 self.queue.put(frame, timeout=0.1)
                 break
         if self.queue.full():
-            self.ready.set()
+            self.full_once.set()
 
 
 class EndoscopeNode(Node):
@@ -183,8 +189,9 @@ class EndoscopeNode(Node):
         self.published = self.dropped = self.late = 0
         self._random = random.Random(values["seed"])
         self._not_before = time.monotonic() + values["start_delay"]
+        self._ahead_until = time.monotonic() + values["ahead_wait"]
         self.renderer = RenderAhead(
-            scene, values["encoding"], values["loop"], values["ahead"], values["threads"]
+            scene, values["encoding"], values["loop"], values["ahead"], values["workers"]
         )
         self.renderer.start()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -232,10 +239,10 @@ class EndoscopeNode(Node):
             frame = self.renderer.queue.get_nowait()
         except queue.Empty:
             self.late += 1
-            possible = 1.0 / max(self.renderer.frame_seconds, 1e-6)
             self.get_logger().warning(
-                f"this machine renders {possible:.1f} of the {self._rate:g} frames asked for each "
-                "second; lower the rate or the size, or raise threads",
+                f"too slow for {self._rate:g} Hz: a frame takes "
+                f"{1000 * self.renderer.frame_seconds:.0f} ms of a core; lower rate or size, or "
+                "raise workers where cores are free",
                 throttle_duration_sec=WARN_EVERY,
             )
             return
@@ -245,7 +252,9 @@ class EndoscopeNode(Node):
             self._publish(frame)
 
     def _may_begin(self) -> bool:
-        if time.monotonic() < self._not_before or not self.renderer.ready.is_set():
+        now = time.monotonic()
+        ahead = self.renderer.full_once.is_set() or now >= self._ahead_until
+        if now < self._not_before or not ahead or self.renderer.queue.empty():
             return False
         return not self._wait or self._images.get_subscription_count() > 0
 
@@ -310,7 +319,7 @@ def main(args: list[str] | None = None) -> int:
         _end(node)
     rclpy.try_shutdown()
     if node is not None and node.renderer.is_alive():
-        # Python would wait for the frame in work, or crash in it.
+        # Python would wait for the frames in work, or for the tissue.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
