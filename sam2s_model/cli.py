@@ -44,7 +44,8 @@ def command_modules() -> dict[str, str]:
 def build_parser(modules: dict[str, str]) -> argparse.ArgumentParser:
     """Make the parser for these commands, importing each of their modules."""
     parser = argparse.ArgumentParser(
-        prog="sam2s", description="Live segmentation and tracking of surgical instruments and tissue."
+        prog="sam2s",
+        description="Live segmentation and tracking of surgical instruments and tissue.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, path in modules.items():
