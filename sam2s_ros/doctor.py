@@ -125,13 +125,14 @@ def check_onnxruntime() -> Iterator[Finding]:
 def check_ros() -> Iterator[Finding]:
     """Which ROS 2 this is, and which middleware it uses."""
     import rclpy
+    from rclpy.utilities import get_rmw_implementation_identifier
 
     try:
         detail = f"wheels, rclpy {version('ros-rclpy')}"
     except PackageNotFoundError:
         detail = f"distribution {os.environ.get('ROS_DISTRO', 'unknown')} at {rclpy.__file__}"
     yield Finding("ROS 2", Status.OK, detail, required=True)
-    rmw = rclpy.get_rmw_implementation_identifier()
+    rmw = get_rmw_implementation_identifier()
     if rmw.startswith("rmw_fastrtps"):
         yield Finding("RMW", Status.OK, rmw)
     else:
