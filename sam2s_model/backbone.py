@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import cast
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2s_model.config import ModelConfig
-from sam2s_model.layers import Mlp
+from sam2s_model.layers import Mlp, kept_table
 
 
 class WindowAttention(nn.Module):
@@ -57,7 +56,7 @@ class WindowAttention(nn.Module):
         return projected.view(batch, height, width, -1)
 
 
-@lru_cache(maxsize=64)
+@kept_table
 def _window_order(
     height: int, width: int, side: int, pool: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -175,9 +174,10 @@ class Hiera(nn.Module):
 
     def _kept_position(self, height: int, width: int) -> Tensor:
         """`position`, stretched anew only when the size, the weights or their place changed."""
-        if torch.is_grad_enabled() or torch.compiler.is_exporting():
-            return self.position(height, width)
         parameters = (self.pos_embed, self.pos_embed_window)
+        changing = torch.is_grad_enabled() or torch.compiler.is_exporting()
+        if changing or any(p.is_inference() for p in parameters):
+            return self.position(height, width)
         key = (height, width, *((p.data_ptr(), p._version) for p in parameters))
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self.position(height, width).contiguous())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import pairwise
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Mlp(nn.Module):
@@ -54,13 +58,29 @@ class LayerNorm2d(nn.Module):
         return centred * (scale * self.weight[:, None, None]) + self.bias[:, None, None]
 
 
+def kept_table(make: Callable[P, T]) -> Callable[P, T]:
+    """Keep the tables that a function makes of sizes, as tensors that training may use too.
+
+    A tensor made in inference mode could never take part in a backward pass, and whoever asks
+    first must not decide that for all others.
+    """
+
+    @lru_cache(maxsize=32)
+    @wraps(make)
+    def kept(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.inference_mode(False), torch.no_grad():
+            return make(*args, **kwargs)
+
+    return cast("Callable[P, T]", kept)
+
+
 def _frequencies(count: int, device: torch.device) -> Tensor:
     """Wavelengths of a sine encoding, each used for a sine and a cosine: [count]."""
     index = torch.arange(count, dtype=torch.float32, device=device)
     return 10000.0 ** (2 * torch.div(index, 2, rounding_mode="floor") / count)
 
 
-@lru_cache(maxsize=32)
+@kept_table
 def image_position(channels: int, size: int, device: torch.device) -> Tensor:
     """Sine encoding of the cells of a square map: [channels, size, size], y in the first half.
 
@@ -83,7 +103,7 @@ def distance_encoding(distance: Tensor, channels: int) -> Tensor:
     return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
 
-@lru_cache(maxsize=32)
+@kept_table
 def rotary_table(width: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the axial rotary encoding of a square map, each [size², width / 2].
 

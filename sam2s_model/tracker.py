@@ -270,15 +270,15 @@ class StreamTracker:
         decoded: Decoded,
     ) -> None:
         """Renew states, and write the frame to the memory of each target that is in it."""
-        scores, ious = decoded.object_score.tolist(), decoded.iou.tolist()
+        presence, ious = decoded.object_score.sigmoid().tolist(), decoded.iou.tolist()
+        present = [value >= self.track.presence_low for value in presence]
         for i, target in enumerate(rows):
             if prompts[i] is not None:
                 target.state = TrackState.TRACKING
-            presence = 1.0 / (1.0 + np.exp(-scores[i]))
-            target.update_state(presence, ious[i], self.track)
+            target.update_state(presence[i], ious[i], self.track)
         written = [
             i for i in range(len(rows))
-            if scores[i] > 0 or prompts[i] is not None or self.memory.write_absent
+            if present[i] or prompts[i] is not None or self.memory.write_absent
         ]  # fmt: skip
         if not written:
             return
@@ -292,7 +292,7 @@ class StreamTracker:
         )
         for row, i in enumerate(written):
             bank = rows[i].bank
-            rated = ious[i] if scores[i] > 0 else 0.0  # an empty mask is no long-term candidate
+            rated = ious[i] if present[i] else 0.0  # an empty mask is no long-term candidate
             entry = Entry(self._frame, spatial[row], decoded.pointer[i], rated)
             corrected = prompts[i] is not None and rows[i].begun
             if prompts[i] is not None and (
@@ -368,6 +368,12 @@ class StreamTracker:
             raise SnapshotError(
                 "this is no tracker snapshot; give what StreamTracker.state_dict() returned"
             )
+        missing = [part for part in self.state_dict() if part not in state]
+        if missing and state.get("version") in (None, SNAPSHOT_VERSION):
+            raise SnapshotError(
+                f"the snapshot is incomplete: it lacks {', '.join(missing)}; give all that "
+                "StreamTracker.state_dict() returned"
+            )
         pairs = [
             ("format version", state["version"], SNAPSHOT_VERSION),
             ("preset", state["preset"], self.config.name),
@@ -386,10 +392,11 @@ class StreamTracker:
                     f"the snapshot was made with {what} {theirs!r}, but this tracker has "
                     f"{own!r}: load it in a tracker made with {theirs!r}"
                 )
-        if len(state["targets"]) > self.max_targets:
+        count = len({*state["targets"], *state["pending"]})
+        if count > self.max_targets:
             raise TooManyTargetsError(
-                f"the snapshot holds {len(state['targets'])} targets, but this tracker takes at "
-                f"most {self.max_targets}: make it with a larger max_targets"
+                f"the snapshot holds {count} targets, but this tracker takes at most "
+                f"{self.max_targets}: make it with a larger max_targets"
             )
 
     # --- helpers --------------------------------------------------------------------------

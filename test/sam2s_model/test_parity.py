@@ -15,7 +15,8 @@ from sam2s_model.random_weights import lively_weights
 from sam2s_model.reference import CONFIGS, ReferenceTracker
 from sam2s_model.runtime.eager import scale_to_input
 
-pytestmark = pytest.mark.reference
+# Twice the work of any other test, on the same two cores.
+pytestmark = [pytest.mark.reference, pytest.mark.timeout(900)]
 
 HEIGHT, WIDTH = 400, 560
 CLICK = Prompt(points=[[100, 120]], labels=[1])

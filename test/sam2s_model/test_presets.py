@@ -140,9 +140,6 @@ def test_the_same_weights_take_another_input_size() -> None:
     assert not torch.equal(small.no_mem_embed, large.no_mem_embed)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="position tables are cached as inference tensors"
-)
 def test_a_model_that_has_tracked_can_still_be_trained() -> None:
     """As training does that evaluates between epochs; at a size that no other test uses."""
     model = lively_model(image_size=192)

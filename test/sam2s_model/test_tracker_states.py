@@ -188,9 +188,6 @@ def test_a_frame_without_the_target_is_no_candidate_for_the_long_term_memory(
     assert frames_in(tracker, "long") == [1, 5]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="writing goes by a presence of 0.5, whatever presence_low is"
-)
 def test_a_frame_below_the_presence_asked_for_is_not_written(model: Sam2s) -> None:
     track = TrackSettings(presence_low=0.85, presence_high=0.9)
     tracker = StreamTracker(model, track=track)
