@@ -178,6 +178,7 @@ def draw_tools(
     speed: [N, T, 2] image units the pins move while the shutter is open.
     """
     draws, depths = [], []
+    ranks = depth_ranks(poses)
     numbers = sprite_numbers()
     for i, tool in enumerate(tools):
         shaft, lower, upper, body = part_sprites(tool.name)
@@ -224,7 +225,7 @@ def draw_tools(
                 row[:, METAL] = tool.shaft_metal
             row[hidden, CX] = 1e6
             draws.append(row)
-            depths.append(poses.depth[:, i] + layer * TIE)
+            depths.append(ranks[:, i] + layer * TIE)
 
         put(shaft, elbow_x, elbow_y, angle, flip, across, 0, part="shaft")
         if upper:
@@ -235,6 +236,11 @@ def draw_tools(
         squeeze = (low + (high - low) * poses.opening[:, i]) if kind.squeeze else 1.0
         put(body, x, y, bent, flip, whole, 3, squeeze, part="body")
     return np.stack(draws, axis=1), np.stack(depths, axis=1)
+
+
+def depth_ranks(poses: Poses) -> FloatArray:
+    """Rank the tools by depth, 0 the farthest: whole numbers, so that parts never interleave."""
+    return np.argsort(np.argsort(poses.depth, axis=1), axis=1).astype(np.float64)
 
 
 def _base_columns(seed: int, values: dict[str, float], tool: Tool) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from sam2s_model.synth.noise import fractal, gaussian_tile
 from sam2s_model.synth.shading import ROWS, Batch, Canvas, canvas, enlarge
+from sam2s_model.synth.state import COLUMN
 
 SOFT_ROWS = 128  # rows of the small copy that blurs are taken from
 SMOKE = (0.62, 0.60, 0.60)  # linear
@@ -32,11 +33,33 @@ def small_copy(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
     return F.interpolate(image[:, :, :height, :width], size=(rows, columns), mode="area")
 
 
+def _change(image: torch.Tensor, who: torch.Tensor, changed: torch.Tensor) -> None:
+    """Put changed frames back; where all have changed, without looking them up."""
+    if len(who) == len(image):
+        image.copy_(changed)
+    else:
+        image[who] = changed
+
+
+def _some(image: torch.Tensor, who: torch.Tensor) -> torch.Tensor:
+    """Take some frames; all of them without a copy."""
+    return image if len(who) == len(image) else image[who]
+
+
 def _blur(image: torch.Tensor, radius: int) -> torch.Tensor:
     """Blur by two box filters of the given radius."""
     size = 2 * radius + 1
+    # Sums of shifted views: on small pictures several times faster than a pooling layer.
     for _ in range(2):
-        image = F.avg_pool2d(F.pad(image, (radius,) * 4, mode="replicate"), size, stride=1)
+        padded = F.pad(image, (radius,) * 4, mode="replicate")
+        rows, columns = image.shape[2:]
+        tall = padded[:, :, :rows].clone()
+        for k in range(1, size):
+            tall += padded[:, :, k : k + rows]
+        image = tall[..., :columns].clone()
+        for k in range(1, size):
+            image += tall[..., k : k + columns]
+        image *= 1.0 / (size * size)
     return image
 
 
@@ -81,7 +104,7 @@ def add_smoke(
     tint = torch.tensor(SMOKE, device=image.device)[None, :, None, None]
     ambient = small[who].mean(dim=(2, 3), keepdim=True)
     colour = (0.7 * tint + 0.45 * ambient) * fields[:, 1:2]
-    image[who] = torch.lerp(image[who], colour, fields[:, 0:1])
+    _change(image, who, torch.lerp(_some(image, who), colour, fields[:, 0:1]))
 
 
 def add_droplets(
@@ -118,7 +141,7 @@ def add_droplets(
     )
     seen = seen * (1.05 + 0.10 * rim[:, None]) + 0.02 * rim[:, None]
     fields = enlarge(torch.cat((seen, weight[:, None]), dim=1), width, height, rows, columns)
-    image[who] = torch.lerp(image[who], fields[:, :3], 0.9 * fields[:, 3:4])
+    _change(image, who, torch.lerp(_some(image, who), fields[:, :3], 0.9 * fields[:, 3:4]))
 
 
 def defocus(
@@ -132,7 +155,7 @@ def defocus(
     rows, columns = image.shape[2:]
     amount = amount[who]
     first = enlarge(_blur(small[who], 1), width, height, rows, columns)
-    image[who] = torch.lerp(image[who], first, (amount * 2.0).clamp(0.0, 1.0))
+    _change(image, who, torch.lerp(_some(image, who), first, (amount * 2.0).clamp(0.0, 1.0)))
     strong = (amount[:, 0, 0, 0] > 0.5).nonzero()[:, 0]
     if len(strong):
         second = enlarge(_blur(small[who[strong]], 4), width, height, rows, columns)
@@ -149,11 +172,21 @@ def blur_motion(image: torch.Tensor, batch: Batch, pixels: Canvas) -> None:
         if length < 1.5:
             continue
         taps = min(7, max(3, round(length / 2.0)))
-        total = torch.zeros_like(image[i])
-        for k in range(taps):
-            s = k / (taps - 1) - 0.5
-            total += _moved(image[i], round(s * px), round(s * py))
-        image[i] = total / taps
+        steps = [k / (taps - 1) - 0.5 for k in range(taps)]
+        image[i] = _smeared(image[i], [(round(s * px), round(s * py)) for s in steps])
+
+
+def _smeared(frame: torch.Tensor, shifts: list[tuple[int, int]]) -> torch.Tensor:
+    """Average copies of a frame [3, H, W] shifted by whole pixels, its border repeated."""
+    rows, columns = frame.shape[-2:]
+    wide = max(abs(dx) for dx, _ in shifts)
+    tall = max(abs(dy) for _, dy in shifts)
+    padded = F.pad(frame[None], (wide, wide, tall, tall), mode="replicate")[0]
+    total = torch.zeros_like(frame)
+    for dx, dy in shifts:
+        y, x = tall - dy, wide - dx
+        total += padded[:, y : y + rows, x : x + columns]
+    return total / len(shifts)
 
 
 def _moved(frame: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
@@ -213,7 +246,7 @@ def vignette(image: torch.Tensor, labels: torch.Tensor, batch: Batch, pixels: Ca
     y = pixels.y[None, :, None] - batch.scalar("vignette_y")[who]
     gap = batch.scalar("vignette")[who] - torch.sqrt(x * x + y * y)
     # The edge is a lens's: soft over a fiftieth of the picture, and the mask ends in its middle.
-    image[who] *= (0.5 + gap / 0.03).clamp_(0.0, 1.0)[:, None]
+    _change(image, who, _some(image, who) * (0.5 + gap / 0.03).clamp_(0.0, 1.0)[:, None])
     labels[who] = torch.where(gap < 0, torch.zeros_like(labels[who]), labels[who])
 
 
@@ -225,12 +258,10 @@ def develop(image: torch.Tensor, small: torch.Tensor, batch: Batch) -> torch.Ten
     balance = torch.stack(
         (batch.scalar("white_red", 1), torch.ones_like(mean), batch.scalar("white_blue", 1)), dim=1
     )
-    luma = torch.tensor(LUMA, device=image.device)
-    saturation = batch.scalar("saturation", 1)[:, None, None]
-    matrix = saturation * torch.eye(3, device=image.device) + (1.0 - saturation) * luma[None, None]
-    matrix = matrix * (balance * gain[:, None])[:, None, :]
-    count, _, rows, columns = image.shape
-    out = torch.bmm(matrix, image.view(count, 3, -1)).view(count, 3, rows, columns)
+    luma = torch.tensor(LUMA, device=image.device)[None, :, None, None]
+    out = image * (balance * gain[:, None])[:, :, None, None]
+    grey = (out * luma).sum(dim=1, keepdim=True)
+    out = torch.lerp(grey, out, batch.scalar("saturation", 4))
     out.clamp_(min=0.0)
     # A shoulder keeps highlights from clipping hard; then the display's square-root curve.
     out.div_(out.mul(0.30).add_(1.0)).mul_(1.12)
@@ -262,27 +293,28 @@ def compress(image: torch.Tensor, batch: Batch) -> None:
     who = (strength > 0).nonzero()[:, 0]
     if not len(who):
         return
-    basis, weight = _cosines(image.device)
-    count, _, rows, columns = len(who), 3, image.shape[2], image.shape[3]
-    blocks = image[who].view(count, 3, rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
-    blocks = blocks.permute(0, 1, 2, 4, 3, 5)
-    spectrum = basis @ blocks @ basis.T
-    step = weight * strength[who].view(-1, 1, 1, 1, 1, 1)
-    spectrum = (spectrum / step).round_().mul_(step)
-    blocks = basis.T @ spectrum @ basis
-    image[who] = blocks.permute(0, 1, 2, 4, 3, 5).reshape(count, 3, rows, columns)
+    forward, weight = _cosines(image.device)
+    rows, columns = image.shape[2:]
+    high, wide = rows // BLOCK, columns // BLOCK
+    blocks = _some(image, who).view(len(who) * 3, high, BLOCK, wide, BLOCK)
+    flat = blocks.permute(2, 4, 0, 1, 3).reshape(BLOCK * BLOCK, len(who) * 3, high * wide)
+    step = weight[:, None, None] * strength[who].repeat_interleave(3)[None, :, None]
+    spectrum = (forward @ flat.flatten(1)).view_as(flat)
+    spectrum = spectrum.div_(step).round_().mul_(step)
+    flat = (forward.T @ spectrum.flatten(1)).view(BLOCK, BLOCK, len(who) * 3, high, wide)
+    changed = flat.permute(2, 3, 0, 4, 1).reshape(len(who), 3, rows, columns)
+    _change(image, who, changed)
 
 
 @functools.lru_cache(maxsize=8)
 def _cosines(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The 2-D cosine transform of a flattened block [64, 64], and its quantisation steps [64]."""
     k = torch.arange(BLOCK, dtype=torch.float64)
     basis = torch.cos((2 * k[None, :] + 1) * k[:, None] * math.pi / (2 * BLOCK)) * 0.5
     basis[0] *= math.sqrt(0.5)
     weight = 0.08 * (1.0 + 1.2 * (k[:, None] + k[None, :]))
-    return basis.float().to(device), weight.float().to(device)
+    return torch.kron(basis, basis).float().to(device), weight.flatten().float().to(device)
 
 
 def _column(name: str) -> int:
-    from sam2s_model.synth.state import COLUMN
-
     return COLUMN[name]

@@ -1,8 +1,8 @@
 """The instruments' shapes: for each class its parts as reliefs, and what it is made of.
 
 Parts of an instrument, drawn in this order: shaft, lower jaw, upper jaw, body (the wrist or
-clevis with its pin). Both jaws turn about the body's pin at the local origin, by plus and minus half
-the opening. A tool without jaws is all body. +y is the upper jaw's side.
+clevis with its pin). Both jaws turn about the body's pin at the local origin, by plus and minus
+half the opening. A tool without jaws is all body. +y is the upper jaw's side.
 """
 
 from __future__ import annotations
@@ -63,30 +63,30 @@ def _sprite(function: Callable[[], Relief]) -> Callable[[], Relief]:
 @_sprite
 def _shaft() -> Relief:
     r = Relief()
-    r.add(r.box(-9.0, 0.2, -1.0, 1.0, 0.08), round=1.0, metal=0.0)
-    r.add(r.box(-0.75, 0.25, -1.03, 1.03, 0.05), round=1.0, metal=1.0, tone=0.9, lift=0.02)
+    r.add(r.box(-9.0, 0.2, -1.0, 1.0, 0.08), rounding=1.0, metal=0.0)
+    r.add(r.box(-0.75, 0.25, -1.03, 1.03, 0.05), rounding=1.0, metal=1.0, tone=0.9, lift=0.02)
     return r.engrave(r.box(-1.0, -0.75, -1.2, 1.2, 0.02), depth=0.1, tone=0.4)
 
 
 @_sprite
 def _shaft_banded() -> Relief:
     r = Relief()
-    r.add(r.box(-9.0, 0.2, -1.0, 1.0, 0.08), round=1.0, metal=0.0)
-    r.add(r.box(-2.6, -1.8, -1.02, 1.02, 0.02), round=1.0, metal=0.0, tint=1.0, lift=0.02)
-    r.add(r.box(-0.5, 0.25, -1.03, 1.03, 0.05), round=1.0, metal=1.0, lift=0.02)
+    r.add(r.box(-9.0, 0.2, -1.0, 1.0, 0.08), rounding=1.0, metal=0.0)
+    r.add(r.box(-2.6, -1.8, -1.02, 1.02, 0.02), rounding=1.0, metal=0.0, tint=1.0, lift=0.02)
+    r.add(r.box(-0.5, 0.25, -1.03, 1.03, 0.05), rounding=1.0, metal=1.0, lift=0.02)
     return r.engrave(r.box(-3.2, -3.05, -1.2, 1.2, 0.02), depth=0.08, tone=0.5)
 
 
 @_sprite
 def _shaft_plain() -> Relief:
     r = Relief()
-    return r.add(r.box(-9.0, 0.1, -1.0, 1.0, 0.3), round=1.0, metal=0.0)
+    return r.add(r.box(-9.0, 0.1, -1.0, 1.0, 0.3), rounding=1.0, metal=0.0)
 
 
 @_sprite
 def _bead() -> Relief:
     r = Relief()
-    return r.add(r.disc(0.0, 0.0, 1.0), round=1.0, metal=0.0)
+    return r.add(r.disc(0.0, 0.0, 1.0), rounding=1.0, metal=0.0)
 
 
 @_sprite
@@ -100,7 +100,7 @@ def _needle() -> Relief:
         ),
         20,
     )
-    return r.add(r.path(arc, 0.34, 0.10), round=0.3, metal=1.0, tone=1.1)
+    return r.add(r.path(arc, 0.34, 0.10), rounding=0.3, metal=1.0, tone=1.1)
 
 
 # ---------------------------------------------------------------- bodies
@@ -115,10 +115,10 @@ def _clevis() -> Relief:
             [(-2.6, -0.92), (-0.6, -0.86), (0.9, -0.45), (0.9, 0.45), (-0.6, 0.86), (-2.6, 0.92)],
             0.1,
         ),
-        round=0.8,
+        rounding=0.8,
     )
     r.engrave(r.box(-0.9, 2.0, -0.14, 0.14, 0.05), depth=0.3, tone=0.25)
-    r.add(r.disc(0.0, 0.0, 0.46), round=0.22, lift=0.75, tone=1.15)
+    r.add(r.disc(0.0, 0.0, 0.46), rounding=0.22, lift=0.75, tone=1.15)
     return r.engrave(r.disc(0.0, 0.0, 0.18), depth=0.12, tone=0.5)
 
 
@@ -131,23 +131,23 @@ def _robot_wrist() -> Relief:
             [(-4.0, -0.95), (-2.9, -1.0), (-2.2, -0.75), (-2.2, 0.75), (-2.9, 1.0), (-4.0, 0.95)],
             0.08,
         ),
-        round=0.7,
+        rounding=0.7,
         tone=0.9,
     )
-    r.add(r.disc(-2.5, 0.0, 0.95), round=0.35, lift=0.35, tone=1.0)
+    r.add(r.disc(-2.5, 0.0, 0.95), rounding=0.35, lift=0.35, tone=1.0)
     r.engrave(r.disc(-2.5, 0.0, 0.55), depth=0.12, tone=0.6)
-    r.add(r.disc(-2.5, 0.0, 0.30), round=0.2, lift=0.7, tone=1.2)
+    r.add(r.disc(-2.5, 0.0, 0.30), rounding=0.2, lift=0.7, tone=1.2)
     r.add(
         r.polygon(
             [(-2.0, -0.62), (0.1, -0.98), (0.75, -0.62), (0.75, 0.62), (0.1, 0.98), (-2.0, 0.62)],
             0.1,
         ),
-        round=0.6,
+        rounding=0.6,
         lift=0.1,
     )
-    r.add(r.disc(0.0, 0.0, 0.80), round=0.3, lift=0.55, tone=0.92)
+    r.add(r.disc(0.0, 0.0, 0.80), rounding=0.3, lift=0.55, tone=0.92)
     r.engrave(r.disc(0.0, 0.0, 0.45), depth=0.1, tone=0.6)
-    return r.add(r.disc(0.0, 0.0, 0.26), round=0.2, lift=0.85, tone=1.2)
+    return r.add(r.disc(0.0, 0.0, 0.26), rounding=0.2, lift=0.85, tone=1.2)
 
 
 @_sprite
@@ -168,7 +168,7 @@ def _boot() -> Relief:
             ],
             0.15,
         ),
-        round=1.0,
+        rounding=1.0,
         metal=0.0,
         tint=1.0,
         lift=0.5,
@@ -181,17 +181,17 @@ def _boot() -> Relief:
 def _hook() -> Relief:
     """Monopolar hook: ceramic collar, thin rod, an L turned up at its end."""
     r = Relief()
-    r.add(r.box(-2.8, 0.6, -0.80, 0.80, 0.25), round=0.8, metal=0.0, tint=1.0, tone=1.05)
-    r.add(r.box(0.4, 1.6, -0.50, 0.50, 0.2), round=0.5, metal=0.0, tint=1.0)
+    r.add(r.box(-2.8, 0.6, -0.80, 0.80, 0.25), rounding=0.8, metal=0.0, tint=1.0, tone=1.05)
+    r.add(r.box(0.4, 1.6, -0.50, 0.50, 0.2), rounding=0.5, metal=0.0, tint=1.0)
     stem = [(1.2, 0.0), (5.2, 0.0), (5.9, 0.12), (6.35, 0.55), (6.45, 1.2), (6.40, 2.5)]
-    return r.add(r.path(stem, 0.33, 0.27), round=0.32, tone=1.0)
+    return r.add(r.path(stem, 0.33, 0.27), rounding=0.32, tone=1.0)
 
 
 @_sprite
 def _suction() -> Relief:
     """Steel tube with side holes and an open, dark mouth."""
     r = Relief()
-    r.add(r.box(-4.0, 9.2, -0.78, 0.78, 0.3), round=0.78)
+    r.add(r.box(-4.0, 9.2, -0.78, 0.78, 0.3), rounding=0.78)
     for x, y in ((7.9, 0.25), (6.6, -0.28), (7.2, 0.0), (5.3, 0.28), (5.9, -0.05)):
         r.engrave(r.disc(x, y, 0.19), depth=0.2, tone=0.08)
     r.engrave(r.rod((9.05, -0.5), (9.05, 0.5), 0.20), depth=0.3, tone=0.06)
@@ -203,7 +203,7 @@ def _catheter() -> Relief:
     """Soft, slightly curved tube with depth rings and a rounded end."""
     r = Relief()
     curve = smooth(lambda s: (-4.0 + 15.5 * s, 2.2 * s * s), 16)
-    r.add(r.path(curve, 0.80, 0.74), round=0.75, metal=0.0, tint=1.0)
+    r.add(r.path(curve, 0.80, 0.74), rounding=0.75, metal=0.0, tint=1.0)
     for x in (1.0, 4.0, 7.0):
         y = 2.2 * ((x + 4.0) / 15.5) ** 2
         r.engrave(r.box(x, x + 0.30, y - 1.0, y + 1.0, 0.02), depth=0.0, tone=0.25)
@@ -214,11 +214,11 @@ def _catheter() -> Relief:
 def _ultrasound() -> Relief:
     """Laparoscopic ultrasound: ribbed neck, then a thick finger with a dark transducer strip."""
     r = Relief()
-    r.add(r.box(-4.0, 0.3, -0.95, 0.95, 0.1), round=0.95, metal=0.0, tone=0.75)
+    r.add(r.box(-4.0, 0.3, -0.95, 0.95, 0.1), rounding=0.95, metal=0.0, tone=0.75)
     for x in (-3.3, -2.6, -1.9, -1.2, -0.5):
         r.engrave(r.box(x, x + 0.3, -1.2, 1.2, 0.02), depth=0.15, tone=0.5)
-    r.add(r.rod((1.2, 0.0), (10.6, 0.0), 1.55, 1.45), round=1.4, metal=0.0, tint=1.0)
-    r.add(r.box(3.6, 10.6, -0.75, 0.75, 0.5), round=0.3, lift=1.22, metal=0.0, tone=0.30)
+    r.add(r.rod((1.2, 0.0), (10.6, 0.0), 1.55, 1.45), rounding=1.4, metal=0.0, tint=1.0)
+    r.add(r.box(3.6, 10.6, -0.75, 0.75, 0.5), rounding=0.3, lift=1.22, metal=0.0, tone=0.30)
     return r.engrave(r.box(2.3, 2.45, -2.0, 2.0, 0.02), depth=0.1, tone=0.5)
 
 
@@ -231,15 +231,15 @@ def _snare() -> Relief:
         a = 2 * math.pi * s
         return 6.3 - 5.2 * math.cos(a), 3.2 * math.sin(a) * (0.72 + 0.28 * math.sin(a / 2) ** 2)
 
-    r.add(r.path(smooth(loop, 40), 0.24), round=0.22, tone=1.1)
-    return r.add(r.rod((11.5, 0.0), (12.3, 0.0), 0.22), round=0.2, tone=1.1)
+    r.add(r.path(smooth(loop, 40), 0.24), rounding=0.22, tone=1.1)
+    return r.add(r.rod((11.5, 0.0), (12.3, 0.0), 0.22), rounding=0.2, tone=1.1)
 
 
 @_sprite
 def _sheath_end() -> Relief:
     r = Relief()
-    r.add(r.box(-4.0, 0.9, -0.95, 0.95, 0.15), round=0.95, metal=0.0)
-    r.add(r.box(0.3, 1.2, -0.98, 0.98, 0.1), round=0.95, metal=0.0, tint=1.0, lift=0.03)
+    r.add(r.box(-4.0, 0.9, -0.95, 0.95, 0.15), rounding=0.95, metal=0.0)
+    r.add(r.box(0.3, 1.2, -0.98, 0.98, 0.1), rounding=0.95, metal=0.0, tint=1.0, lift=0.03)
     return r.engrave(r.disc(1.05, 0.0, 0.35), depth=0.1, tone=0.3)
 
 
@@ -252,8 +252,8 @@ def _ligature() -> Relief:
         a = 2 * math.pi * s
         return 5.4 - 4.2 * math.cos(a), 2.9 * math.sin(a)
 
-    r.add(r.path(smooth(loop, 36), 0.27), round=0.25, metal=0.0, tint=1.0)
-    r.add(r.rod((0.6, 0.0), (1.4, 0.0), 0.55), round=0.4, metal=0.0, tint=1.0, lift=0.1)
+    r.add(r.path(smooth(loop, 36), 0.27), rounding=0.25, metal=0.0, tint=1.0)
+    r.add(r.rod((0.6, 0.0), (1.4, 0.0), 0.55), rounding=0.4, metal=0.0, tint=1.0, lift=0.1)
     r.engrave(r.rod((0.7, -0.4), (1.1, 0.4), 0.07), depth=0.15, tone=0.5)
     return r.engrave(r.rod((1.1, -0.4), (1.5, 0.4), 0.07), depth=0.15, tone=0.5)
 
@@ -262,9 +262,9 @@ def _ligature() -> Relief:
 def _fan_centre() -> Relief:
     """Middle finger of the fan retractor, with the hub."""
     r = Relief()
-    r.add(r.rod((0.0, 0.0), (10.5, 0.0), 0.42, 0.55), round=0.45)
-    r.add(r.box(-2.6, 0.5, -0.9, 0.9, 0.3), round=0.8, lift=0.1)
-    return r.add(r.disc(0.0, 0.0, 0.35), round=0.2, lift=0.9, tone=1.2)
+    r.add(r.rod((0.0, 0.0), (10.5, 0.0), 0.42, 0.55), rounding=0.45)
+    r.add(r.box(-2.6, 0.5, -0.9, 0.9, 0.3), rounding=0.8, lift=0.1)
+    return r.add(r.disc(0.0, 0.0, 0.35), rounding=0.2, lift=0.9, tone=1.2)
 
 
 # ---------------------------------------------------------------- jaws (upper: +y, pin at 0, 0)
@@ -289,7 +289,7 @@ def _jaw_grasper() -> Relief:
             ],
             0.07,
         ),
-        round=0.35,
+        rounding=0.35,
     )
     r.teeth(2.0, 7.4, 0.48, 0.22)
     return r.cut(r.rod((3.1, 0.56), (6.3, 0.60), 0.17))
@@ -301,7 +301,7 @@ def _jaw_maryland() -> Relief:
     r = Relief()
     edge = bend([(-0.5, 0.0), (1.0, 0.0), (3.5, 0.0), (6.0, 0.02), (8.2, 0.04), (9.0, 0.10)], 3.0)
     back = bend([(8.9, 0.30), (6.2, 0.55), (3.6, 0.75), (1.0, 0.68), (-0.5, 0.4)], 3.0)
-    r.add(r.polygon([*edge, *back], 0.05), round=0.4)
+    r.add(r.polygon([*edge, *back], 0.05), rounding=0.4)
     return r
 
 
@@ -311,7 +311,7 @@ def _jaw_maryland_low() -> Relief:
     r = Relief()
     edge = bend([(-0.5, 0.0), (1.0, 0.0), (3.5, 0.0), (6.0, -0.02), (8.2, -0.04), (9.0, -0.1)], 3.0)
     back = bend([(8.9, -0.30), (6.2, -0.55), (3.6, -0.75), (1.0, -0.68), (-0.5, -0.4)], 3.0)
-    return r.add(r.polygon([*edge, *back], 0.05), round=0.4)
+    return r.add(r.polygon([*edge, *back], 0.05), rounding=0.4)
 
 
 @_sprite
@@ -331,9 +331,9 @@ def _jaw_driver() -> Relief:
             ],
             0.1,
         ),
-        round=0.55,
+        rounding=0.55,
     )
-    r.add(r.box(1.2, 4.9, -0.02, 0.36, 0.05), round=0.15, lift=0.45, tint=1.0)
+    r.add(r.box(1.2, 4.9, -0.02, 0.36, 0.05), rounding=0.15, lift=0.45, tint=1.0)
     return r.teeth(1.3, 4.9, 0.30, 0.32)
 
 
@@ -343,7 +343,7 @@ def _jaw_holder() -> Relief:
     r = Relief()
     edge = bend([(-0.5, 0.0), (2.0, 0.0), (4.5, 0.0), (6.6, 0.0)], -2.0)
     back = bend([(6.9, 0.35), (5.2, 0.62), (3.0, 0.92), (0.8, 0.95), (-0.5, 0.5)], -2.0)
-    r.add(r.polygon([*edge, *back], 0.08), round=0.5)
+    r.add(r.polygon([*edge, *back], 0.08), rounding=0.5)
     insert = bend(
         [
             (1.6, 0.02),
@@ -357,7 +357,7 @@ def _jaw_holder() -> Relief:
         ],
         -2.0,
     )
-    return r.add(r.polygon(insert, 0.03), round=0.12, lift=0.42, tint=1.0)
+    return r.add(r.polygon(insert, 0.03), rounding=0.12, lift=0.42, tint=1.0)
 
 
 @_sprite
@@ -365,7 +365,7 @@ def _jaw_holder_low() -> Relief:
     r = Relief()
     edge = bend([(-0.5, 0.0), (2.0, 0.0), (4.5, 0.0), (6.6, 0.0)], -2.0)
     back = bend([(6.9, -0.35), (5.2, -0.62), (3.0, -0.92), (0.8, -0.95), (-0.5, -0.5)], -2.0)
-    r.add(r.polygon([*edge, *back], 0.08), round=0.5)
+    r.add(r.polygon([*edge, *back], 0.08), rounding=0.5)
     insert = bend(
         [
             (1.6, -0.02),
@@ -379,7 +379,7 @@ def _jaw_holder_low() -> Relief:
         ],
         -2.0,
     )
-    return r.add(r.polygon(insert, 0.03), round=0.12, lift=0.42, tint=1.0)
+    return r.add(r.polygon(insert, 0.03), rounding=0.12, lift=0.42, tint=1.0)
 
 
 @_sprite
@@ -387,12 +387,12 @@ def _jaw_tines() -> Relief:
     """Bipolar forceps: tweezer tine, insulated to near its flat paddle."""
     r = Relief()
     tine = [(-0.5, 0.3), (1.0, 0.75), (3.2, 0.98), (5.6, 0.70), (7.0, 0.42)]
-    r.add(r.path(tine, 0.42, 0.34), round=0.4, metal=0.0, tint=1.0)
+    r.add(r.path(tine, 0.42, 0.34), rounding=0.4, metal=0.0, tint=1.0)
     return r.add(
         r.polygon(
             [(6.4, 0.10), (9.3, 0.06), (9.7, 0.30), (9.4, 0.66), (7.4, 0.78), (6.4, 0.62)], 0.08
         ),
-        round=0.3,
+        rounding=0.3,
         lift=0.15,
     )
 
@@ -406,11 +406,11 @@ def _jaw_bipolar() -> Relief:
             [(0.4, 0.0), (7.6, 0.0), (8.2, 0.45), (7.8, 1.1), (6.4, 1.42), (2.6, 1.30), (0.4, 0.8)],
             0.1,
         ),
-        round=0.35,
+        rounding=0.35,
     )
     r.add(
         r.polygon([(-0.6, 0.0), (2.3, 0.0), (2.5, 1.30), (0.6, 0.98), (-0.6, 0.5)], 0.12),
-        round=0.5,
+        rounding=0.5,
         lift=0.2,
         metal=0.0,
         tint=1.0,
@@ -437,7 +437,7 @@ def _jaw_prograsp() -> Relief:
             ],
             0.12,
         ),
-        round=0.4,
+        rounding=0.4,
     )
     r.teeth(1.6, 6.6, 0.62, 0.30)
     return r.cut(r.rod((3.0, 0.82), (5.5, 0.95), 0.30, 0.46))
@@ -449,7 +449,7 @@ def _blade_curved() -> Relief:
     r = Relief()
     edge = bend([(-0.4, -0.25), (1.5, -0.2), (4.0, -0.1), (6.4, 0.0), (7.9, 0.08)], 2.2)
     back = bend([(7.6, 0.36), (5.6, 0.85), (3.2, 1.0), (1.0, 0.85), (-0.4, 0.5)], 2.2)
-    r.add(r.polygon([*edge, *back], 0.04), round=0.22)
+    r.add(r.polygon([*edge, *back], 0.04), rounding=0.22)
     return r.engrave(r.path(bend([(1.5, 0.08), (4.0, 0.16), (7.2, 0.22)], 2.2), 0.03), tone=0.6)
 
 
@@ -458,7 +458,7 @@ def _blade_curved_low() -> Relief:
     r = Relief()
     edge = bend([(-0.4, 0.25), (1.5, 0.2), (4.0, 0.1), (6.4, 0.0), (7.9, -0.08)], 2.2)
     back = bend([(7.6, -0.30), (5.6, -0.75), (3.2, -0.95), (1.0, -0.85), (-0.4, -0.5)], 2.2)
-    r.add(r.polygon([*edge, *back], 0.04), round=0.22, tone=0.9)
+    r.add(r.polygon([*edge, *back], 0.04), rounding=0.22, tone=0.9)
     return r.engrave(r.path(bend([(1.5, -0.08), (4.0, -0.16), (7.2, -0.20)], 2.2), 0.03), tone=0.6)
 
 
@@ -480,7 +480,7 @@ def _blade_straight() -> Relief:
             ],
             0.03,
         ),
-        round=0.2,
+        rounding=0.2,
     )
     return r.engrave(r.path([(1.5, 0.06), (5.0, 0.10), (8.6, 0.06)], 0.03), tone=0.6)
 
@@ -502,10 +502,10 @@ def _jaw_clip() -> Relief:
             ],
             0.1,
         ),
-        round=0.4,
+        rounding=0.4,
     )
-    r.add(r.box(4.0, 8.9, 0.82, 1.75, 0.25), round=0.4, lift=0.1)
-    r.add(r.box(4.5, 9.5, 0.62, 1.0, 0.15), round=0.18, lift=0.35, tint=1.0, metal=0.4)
+    r.add(r.box(4.0, 8.9, 0.82, 1.75, 0.25), rounding=0.4, lift=0.1)
+    r.add(r.box(4.5, 9.5, 0.62, 1.0, 0.15), rounding=0.18, lift=0.35, tint=1.0, metal=0.4)
     return r.engrave(r.box(4.8, 8.4, 1.22, 1.40, 0.06), depth=0.15, tone=0.5)
 
 
@@ -515,9 +515,9 @@ def _jaw_sealer() -> Relief:
     r = Relief()
     edge = bend([(-0.6, 0.0), (2.5, 0.0), (5.5, 0.0), (8.6, 0.0)], 1.1)
     back = bend([(9.3, 0.4), (8.9, 0.95), (6.0, 1.30), (2.8, 1.42), (0.2, 1.25), (-0.6, 0.7)], 1.1)
-    r.add(r.polygon([*edge, *back], 0.12), round=0.7, metal=0.0, tint=1.0)
+    r.add(r.polygon([*edge, *back], 0.12), rounding=0.7, metal=0.0, tint=1.0)
     plate = bend([(1.0, 0.0), (4.0, 0.0), (8.8, 0.02), (8.9, 0.36), (4.0, 0.42), (1.0, 0.42)], 1.1)
-    return r.add(r.polygon(plate, 0.05), round=0.15, lift=0.6, tone=1.05)
+    return r.add(r.polygon(plate, 0.05), rounding=0.15, lift=0.6, tone=1.05)
 
 
 @_sprite
@@ -527,9 +527,9 @@ def _jaw_sealer_low() -> Relief:
     back = bend(
         [(9.3, -0.4), (8.9, -0.9), (6.0, -1.2), (2.8, -1.3), (0.2, -1.2), (-0.6, -0.7)], 1.1
     )
-    r.add(r.polygon([*edge, *back], 0.12), round=0.7, metal=0.0, tint=1.0)
+    r.add(r.polygon([*edge, *back], 0.12), rounding=0.7, metal=0.0, tint=1.0)
     plate = bend([(1.0, 0.0), (4.0, 0.0), (8.8, 0.0), (8.9, -0.34), (4.0, -0.4), (1.0, -0.4)], 1.1)
-    return r.add(r.polygon(plate, 0.05), round=0.15, lift=0.6, tone=1.05)
+    return r.add(r.polygon(plate, 0.05), rounding=0.15, lift=0.6, tone=1.05)
 
 
 @_sprite
@@ -549,9 +549,9 @@ def _jaw_clamp() -> Relief:
             ],
             0.08,
         ),
-        round=0.4,
+        rounding=0.4,
     )
-    r.add(r.box(2.0, 12.5, -0.04, 0.22, 0.06), round=0.12, lift=0.36, metal=0.0, tint=1.0)
+    r.add(r.box(2.0, 12.5, -0.04, 0.22, 0.06), rounding=0.12, lift=0.36, metal=0.0, tint=1.0)
     return r.teeth(2.2, 12.4, 0.36, 0.16)
 
 
@@ -559,8 +559,8 @@ def _jaw_clamp() -> Relief:
 def _jaw_fan() -> Relief:
     """Outer finger of the fan retractor, blunt paddle end."""
     r = Relief()
-    r.add(r.path([(0.0, 0.0), (1.2, 0.5), (5.0, 1.1), (9.4, 1.6)], 0.38, 0.52), round=0.45)
-    return r.add(r.rod((8.6, 1.5), (10.0, 1.68), 0.62), round=0.5, tone=1.05)
+    r.add(r.path([(0.0, 0.0), (1.2, 0.5), (5.0, 1.1), (9.4, 1.6)], 0.38, 0.52), rounding=0.45)
+    return r.add(r.rod((8.6, 1.5), (10.0, 1.68), 0.62), rounding=0.5, tone=1.05)
 
 
 CATALOGUE: dict[str, Instrument] = {

@@ -16,6 +16,9 @@ from sam2s_model.synth.noise import FloatArray, uniform
 IntArray = NDArray[np.int64]
 
 
+_HOP_DRAWS = np.arange(4)
+
+
 def ease(x: FloatArray) -> FloatArray:
     """Go from 0 to 1 smoothly for x from 0 to 1, without a jolt at either end."""
     x = np.clip(x, 0.0, 1.0)
@@ -31,11 +34,13 @@ def hops(
     """
     low, high = min(stroke[0], interval), min(stroke[1], interval)
     slot = np.floor(time / interval).astype(np.int64)
-    duration = uniform(seed, name + ".d", slot, low=low, high=high)
-    start = uniform(seed, name + ".s", slot) * (interval - duration)
+    # One hash for all four draws of a slot: duration, start, and the values on either side.
+    which = _HOP_DRAWS.reshape(4, *([1] * time.ndim))
+    draws = uniform(seed, name, 3 * (slot - (which == 2)) + np.minimum(which, 2))
+    duration = low + (high - low) * draws[0]
+    start = draws[1] * (interval - duration)
     part = ease((time - slot * interval - start) / duration)
-    before = uniform(seed, name, slot - 1)
-    after = uniform(seed, name, slot)
+    before, after = draws[2], draws[3]
     return np.asarray(before + (after - before) * part)
 
 

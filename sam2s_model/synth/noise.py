@@ -28,11 +28,18 @@ def stream(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
+@functools.lru_cache(maxsize=65536)
+def named_state(seed: int, name: str) -> NDArray[np.uint64]:
+    """Hash seed and name alone; the counters are mixed in after."""
+    with np.errstate(over="ignore"):
+        state = _finish(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + _GOLDEN)
+        return _finish(state ^ np.uint64(stream(name)))
+
+
 def hashed(seed: int, name: str, *counters: ArrayLike) -> NDArray[np.uint64]:
     """Hash (seed, name, counters…) to 64 bits; integer counters broadcast against each other."""
     with np.errstate(over="ignore"):
-        state = _finish(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + _GOLDEN)
-        state = _finish(state ^ np.uint64(stream(name)))
+        state = named_state(seed, name)
         for counter in counters:
             value = np.asarray(counter).astype(np.int64).astype(np.uint64)
             state = _finish((state ^ value) + _GOLDEN)
@@ -55,6 +62,7 @@ def uniform(
     return np.asarray(low_ + (high_ - low_) * unit)
 
 
+@functools.lru_cache(maxsize=65536)
 def uniform_one(seed: int, name: str, *counters: int, low: float = 0.0, high: float = 1.0) -> float:
     """Draw a single number from [low, high)."""
     return float(uniform(seed, name, *counters, low=low, high=high))

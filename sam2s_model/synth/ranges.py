@@ -64,13 +64,13 @@ class SceneRanges:
     camera_rest: Range = (2.0, 7.0)  # time from one camera move to the next
     camera_stroke: Range = (0.35, 1.8)  # time a camera move takes
     shake: Range = (0.0, 0.006)  # amplitude of the holder's shake
-    vignette: Range = (1.02, 1.75)  # radius of the round image, half heights
-    defocus: Range = (0.0, 0.55)  # worst blur, 0…1
+    vignette: Range = (1.02, 2.3)  # radius of the round image, half heights
+    defocus: Range = (0.0, 0.45)  # worst blur, 0…1
     motion_blur: Range = (0.2, 0.6)  # shutter, share of the frame time
     interlace: Range = (0.0, 1.0)  # above 0.85 the fields of a frame are offset in time
     compression: Range = (0.0, 0.5)  # strength of block artefacts; below 0.15 none
     # Trouble
-    bleeding: Range = (0.0, 0.75)  # radius that blood reaches
+    bleeding: Range = (0.0, 0.60)  # radius that blood reaches
     bleeding_time: Range = (6.0, 30.0)  # time it takes to spread
     smoke: Range = (0.0, 0.55)  # densest smoke, 0…1
     droplets: Range = (0.0, 5.4)  # drops on the lens; rounded

@@ -41,15 +41,15 @@ class Relief:
         self,
         distance: torch.Tensor,
         *,
-        round: float = 0.4,
+        rounding: float = 0.4,
         lift: float = 0.0,
         tone: float = 1.0,
         metal: float = 1.0,
         tint: float = 0.0,
     ) -> Relief:
-        """Join a shape whose edge is rounded over `round` radii and which is raised by `lift`."""
-        depth = (-distance / round).clamp(0.0, 1.0)
-        height = lift + round * torch.sqrt(depth * (2.0 - depth) + 1e-5)
+        """Join a shape, its edge rounded over `rounding` radii and its surface raised by `lift`."""
+        depth = (-distance / rounding).clamp(0.0, 1.0)
+        height = lift + rounding * torch.sqrt(depth * (2.0 - depth) + 1e-5)
         height = torch.where(distance < 0, height, distance * -4.0 + lift)
         wins = height > self.height
         self.height = torch.where(wins, height, self.height)

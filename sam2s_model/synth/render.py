@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sam2s_model.synth import effects
+from sam2s_model.synth.errors import SceneError
 from sam2s_model.synth.instruments import atlas
 from sam2s_model.synth.shading import Batch, canvas, shade_tissue, soft_fields
 from sam2s_model.synth.state import FrameState, pad
@@ -35,6 +36,11 @@ def render_batch(
 
     Frames of one scene that stand next to each other share its tissue map in one pass.
     """
+    if not shots:
+        raise SceneError("a batch needs at least one (scene, frame number)")
+    sizes = {(scene.width, scene.height) for scene, _ in shots}
+    if len(sizes) > 1:
+        raise SceneError(f"scenes of one batch must have the same size; got {sorted(sizes)}")
     place = torch.device(device)
     groups = _group(shots)
     width, height = shots[0][0].width, shots[0][0].height
@@ -108,6 +114,8 @@ def _render(
 
 def _count(labels: torch.Tensor, ids: int) -> torch.Tensor:
     """Count the pixels of each id in each frame: int64 [B, ids]."""
+    if len(labels) <= 4:
+        return torch.stack([torch.bincount(one.reshape(-1), minlength=ids) for one in labels])
     count = len(labels)
     frame = torch.arange(count, device=labels.device, dtype=torch.int32)[:, None, None] * ids
     return torch.bincount((labels + frame).view(-1), minlength=count * ids).view(count, ids)

@@ -54,8 +54,8 @@ class SurgicalScene:
         scene = SurgicalScene(seed=7, width=640, height=512)
         shot = scene.render(0)
 
-    `overrides` fix (a number) or narrow (a pair) any field of `SceneRanges`. `instruments` names the
-    instruments' classes and `theme` the anatomy where the seed should not choose them.
+    `overrides` fix (a number) or narrow (a pair) any field of `SceneRanges`. `instruments` names
+    the instruments' classes and `theme` the anatomy where the seed should not choose them.
     """
 
     def __init__(

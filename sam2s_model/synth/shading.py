@@ -190,13 +190,14 @@ def shade_tissue(
         slopes[:, axis].sub_(MIRROR * ax * x).sub_(MIRROR * bx * y + 2.0 * shift)
     steep = slopes[:, 0].square().addcmul_(slopes[:, 1], slopes[:, 1])
     if bool((batch.scalar("blood") > 0).any()):
-        cover = (batch.scalar("blood") - arrival).mul_(9.0).clamp_(0.0, 1.0)
+        cover = (batch.scalar("blood") - arrival).mul_(6.0).clamp_(0.0, 1.0)
         cover *= batch.scalar("blood") > 0
         red = torch.tensor(BLOOD, device=cover.device)[None, :, None, None]
         # Thin blood lets the tissue through; at the rim it is thinnest.
-        colour = torch.lerp(colour, red * (0.5 + colour), (0.92 * cover)[:, None])
-        gloss = gloss + 0.5 * cover
-        steep = steep * (1.0 - 0.5 * cover)
+        colour = torch.lerp(colour, red * (0.55 + 0.9 * colour), (0.95 * cover.sqrt())[:, None])
+        gloss = gloss + 0.35 * cover
+        # A film that fills the hollows: the relief shows through it only faintly.
+        steep = steep * (1.0 - 0.72 * cover) + 0.10 * cover
     shade = fields[:, 2]
     diffuse = (1.0 + 0.85 * steep).reciprocal_().mul_(shade)
     glint = torch.exp(steep.mul_(-7.0))
@@ -207,11 +208,12 @@ def shade_tissue(
 
 
 def _labels(labels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    size = labels.shape[-1]
-    # Reflect like grid_sample with align_corners=True, then take the nearest texel.
-    position = (grid + 1.0) * (0.5 * (size - 1))
-    position = position.abs_().remainder_(2.0 * (size - 1))
-    position = (size - 1.0) - (position - (size - 1.0)).abs_()
-    index = position.round_().to(torch.int32)
-    flat = index[..., 1] * size + index[..., 0]
-    return torch.take(labels, flat.long())
+    """Read the nearest texel's organ number, exactly where the colours are read."""
+    out = F.grid_sample(
+        labels[None, None].expand(len(grid), -1, -1, -1),
+        grid,
+        mode="nearest",
+        padding_mode="reflection",
+        align_corners=True,
+    )
+    return out[:, 0].to(torch.uint8)

@@ -206,14 +206,15 @@ def _scalars(
     ones = np.ones_like(time)
     offset_angle = uniform_one(seed, "light.angle", high=2 * np.pi) - camera.roll
     outside = camera.outside
-    bleeding = values["bleeding"] if values["bleeding"] > 0.12 else 0.0
+    # A third of the scenes stay dry.
+    bleeding = values["bleeding"] if values["bleeding"] > 0.2 else 0.0
     start = uniform_one(seed, "blood.start", low=-0.9, high=0.4) * values["bleeding_time"]
     grown = np.clip((time - start) / values["bleeding_time"], 0.0, None)
     # Spreads fast at first, then slowly; rinsed now and then.
     rinse = hops(seed, "blood.rinse", time, 20.0, (1.0, 3.0))
     blood = bleeding * np.sqrt(grown / (0.4 + grown)) * (0.75 + 0.4 * rinse)
     puff = hops(seed, "smoke.puff", time, 3.5, (0.4, 1.6))
-    smoke = values["smoke"] * np.clip(1.7 * puff - 0.6, 0.0, 1.0)
+    smoke = values["smoke"] * np.clip(1.9 * puff - 0.9, 0.0, 1.0)
     radius = values["vignette"] * (1.0 + 0.02 * wave(seed, "vignette", time, 0.05))
     radius = radius * (1.0 - 0.72 * np.clip(2.0 * outside, 0.0, 1.0))
     radius = np.where(outside > 0.5, values["vignette"], radius)

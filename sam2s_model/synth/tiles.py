@@ -7,6 +7,7 @@ over a pixel's width is the coverage: picture and mask cannot disagree.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,6 @@ from sam2s_model.synth import cast, relief
 from sam2s_model.synth.shading import MIRROR, Batch, Canvas
 
 TILE = 16
-MAX_IDENTITY = 62  # bits of the coverage word
 
 
 class Layers(NamedTuple):
@@ -47,33 +47,31 @@ def draw_tiles(
     values = batch.draws[frame, depth]
     rgb, cover, inside = _shade(values, batch, frame, ty, tx, pixels, atlas, mirrored)
     high, wide = rows // TILE, columns // TILE
-    flat = (frame * high + ty) * wide + tx
-    unique, slot = torch.unique(flat, return_inverse=True)
-    uf, uy, ux = unique // (high * wide), unique // wide % high, unique % wide
+    slot = (frame * high + ty) * wide + tx
     view = image.view(count, 3, high, TILE, wide, TILE)
     label_view = labels.view(count, high, TILE, wide, TILE)
-    colours = view[uf, :, uy, :, ux, :]  # [U, 3, 16, 16]
-    marks = label_view[uf, uy, :, ux, :]  # [U, 16, 16]
-    seen = torch.zeros(marks.shape, dtype=torch.int64, device=image.device)
-    identity = values[:, cast.IDENTITY].to(torch.int64)
+    colours = view.permute(0, 2, 4, 1, 3, 5).reshape(-1, 3, TILE, TILE)
+    marks = label_view.permute(0, 1, 3, 2, 4).reshape(-1, TILE, TILE)
+    identity = values[:, cast.IDENTITY].to(torch.uint8)
+    counter = frame * ids + identity
     bounds = torch.searchsorted(
         depth, torch.arange(batch.draws.shape[1] + 1, device=depth.device)
     ).tolist()
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in itertools.pairwise(bounds):
         if start == stop:
             continue
         at = slot[start:stop]  # every tile at most once within one depth
-        colours[at] = torch.lerp(colours[at], rgb[start:stop], cover[start:stop, None])
-        hit = inside[start:stop]
-        who = identity[start:stop, None, None]
-        marks[at] = torch.where(hit, who.to(torch.uint8), marks[at])
-        before = seen[at]
-        bit = torch.ones_like(who) << who
-        fresh = hit & ((before & bit) == 0)
-        seen[at] = torch.where(hit, before | bit, before)
-        own.view(-1).index_add_(0, frame[start:stop] * ids + who[:, 0, 0], fresh.sum(dim=(1, 2)))
-    view[uf, :, uy, :, ux, :] = colours
-    label_view[uf, uy, :, ux, :] = marks
+        under = colours.index_select(0, at)
+        colours.index_copy_(0, at, torch.lerp(under, rgb[start:stop], cover[start:stop, None]))
+        hit, who = inside[start:stop], identity[start:stop, None, None]
+        before = marks.index_select(0, at)
+        # Parts of one instrument follow each other, so what it covered already bears its mark.
+        fresh = hit & (before != who)
+        marks.index_copy_(0, at, torch.where(hit, who, before))
+        own.view(-1).index_add_(0, counter[start:stop], fresh.sum(dim=(1, 2)))
+    tiled = colours.view(count, high, wide, 3, TILE, TILE)
+    view.copy_(tiled.permute(0, 3, 1, 4, 2, 5))
+    label_view.copy_(marks.view(count, high, wide, TILE, TILE).permute(0, 1, 3, 2, 4))
     return Layers(own)
 
 

@@ -24,7 +24,7 @@ class TissueMap(NamedTuple):
 
     channels: torch.Tensor  # float32 [CHANNELS, S, S]; arrival is the blood's reach, 0 at a source
     height: torch.Tensor  # float32 [H, H] coarse relief, world units
-    labels: torch.Tensor  # uint8 [S, S]; 0 background, else organ number from 1
+    labels: torch.Tensor  # float32 [S, S]; 0 background, else organ number from 1
     mean_colour: torch.Tensor  # float32 [3], linear; what metal mirrors
 
 
@@ -44,10 +44,12 @@ def build_tissue(
     background = BACKGROUNDS[layout.background]
     colour, bump, wet = surface.paint(background, 0)
     height = _background_relief(seed, layout.theme, size, device) * (RELIEF * fold)
+    # Organs follow the broad lie of what is below, not its folds, which would shine through.
+    base = _smoothed(height, size)
     shade = torch.ones(size, size, device=device)
     if layout.theme == "polypectomy":
         shade *= _lumen_shade(seed, size, device)
-    labels = torch.zeros(size, size, dtype=torch.uint8, device=device)
+    labels = torch.zeros(size, size, device=device)
     texel = 2.0 * EXTENT / size
     for number, organ in enumerate(layout.organs, start=1):
         style = STYLES[organ.name]
@@ -56,7 +58,7 @@ def build_tissue(
         painted, organ_bump, organ_wet = surface.paint(style, number)
         # A narrow dark seam and a wide soft shadow outside the border set the organ off.
         outside = distance.clamp_min(0.0)
-        seam = 1.0 - 0.45 * torch.exp(outside / -0.045) - 0.22 * torch.exp(outside / -0.20)
+        seam = 1.0 - 0.34 * torch.exp(outside / -0.035) - 0.24 * torch.exp(outside / -0.16)
         shade = torch.lerp(shade * seam, torch.ones_like(shade), inside)
         colour = torch.lerp(colour, painted, inside[None])
         bump = torch.lerp(bump, organ_bump, inside)
@@ -64,7 +66,7 @@ def build_tissue(
         reach = min(organ.size, 0.42)
         rise = (distance / -reach).clamp_(0.0, 1.0)
         dome = torch.sqrt(rise * (2.0 - rise) + 1e-4) * (RELIEF * style.dome * reach / 0.42 * 1.6)
-        height = torch.lerp(height, 0.55 * height + dome, inside)
+        height = torch.lerp(height, 0.45 * base + dome, inside)
         labels[distance < 0] = number
     slope_x, slope_y, hollow = _slopes(height + 0.011 * bump, size)
     shade = shade * (1.0 - 0.9 * hollow).clamp_(0.35, 1.15)
@@ -87,9 +89,9 @@ class _Surface:
         self.mottle = fractal(seed, "mottle", size, 12, 5, device, 0.6)
         self.fine = fractal(seed, "fine", size, 90, 3, device, 0.7)
         self.vessels = self._vessels() * vessels
-        lobes, gap = cells(seed, "lobules", min(size, 640), 52, device)
-        wobble = 0.02 * smooth_noise(seed, "lobule.wx", size, 40, device)
-        wobble_y = 0.02 * smooth_noise(seed, "lobule.wy", size, 40, device)
+        lobes, gap = cells(seed, "lobules", min(size, 640), 46, device)
+        wobble = 0.022 * smooth_noise(seed, "lobule.wx", size, 34, device)
+        wobble_y = 0.022 * smooth_noise(seed, "lobule.wy", size, 34, device)
         self.crease = warp(_resize((1.0 - gap / 0.22).clamp_(0.0, 1.0), size), wobble, wobble_y)
         self.lobe = warp(
             _resize((1.0 - lobes * lobes * 1.2).clamp_(0.0, 1.0), size), wobble, wobble_y
@@ -126,8 +128,8 @@ class _Surface:
         gloss = style.gloss * (0.85 + 0.35 * self.mottle).clamp_(0.3, 1.2)
         if style.lobules:
             crease = torch.tensor(style.lobule_colour, device=device)[:, None, None]
-            colour = torch.lerp(colour, crease, (0.6 * style.lobules * self.crease)[None])
-            bump = bump + style.lobules * (2.6 * self.lobe - 0.6 * self.crease)
+            colour = torch.lerp(colour, crease, (0.42 * style.lobules * self.crease)[None])
+            bump = bump + style.lobules * (2.0 * self.lobe - 0.45 * self.crease)
         if style.vessels:
             red = torch.tensor(style.vessel, device=device)[:, None, None]
             colour = torch.lerp(colour, red, (style.vessels * self.vessels).clamp_(0.0, 0.85)[None])
@@ -143,6 +145,11 @@ def _resize(field: torch.Tensor, size: int) -> torch.Tensor:
     """Bring a square field to [size, size] by bicubic interpolation, corners aligned."""
     out = F.interpolate(field[None, None], size=(size, size), mode="bicubic", align_corners=True)
     return out[0, 0]
+
+
+def _smoothed(field: torch.Tensor, size: int) -> torch.Tensor:
+    small = F.interpolate(field[None, None], size=(24, 24), mode="area")
+    return F.interpolate(small, size=(size, size), mode="bicubic", align_corners=False)[0, 0]
 
 
 def _background_relief(seed: int, theme: str, size: int, device: torch.device) -> torch.Tensor:
@@ -180,7 +187,7 @@ def _slopes(height: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor
     blurred = F.avg_pool2d(F.pad(small, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
     mean = F.interpolate(blurred, size=(size, size), mode="bilinear")[0, 0]
     hollow = ((mean - height) / 0.10).clamp_(-0.3, 1.0)
-    bound = torch.sqrt(1.0 + 0.35 * (slope_x**2 + slope_y**2))
+    bound = torch.sqrt(1.0 + 0.30 * (slope_x**2 + slope_y**2))
     return slope_x / bound, slope_y / bound, hollow
 
 
