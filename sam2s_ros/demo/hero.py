@@ -16,7 +16,7 @@ from sam2s_ros.demo.pictures import Labels, Picture, draw_truth
 # Seed and frame of each panel, chosen by eye for different operations and instruments.
 PANELS = ((8, 0), (1, 60), (5, 60), (4, 200), (3, 60), (9, 120))
 WIDTH, HEIGHT = 640, 512  # pixels, rendered
-SHOWN = (400, 320)  # pixels, of a panel in the sheet
+SHOWN = (448, 358)  # pixels, of a panel in the sheet
 
 
 def write_hero(path: Path) -> None:
