@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -228,6 +229,7 @@ def _distinct(mappings: Any) -> list[dict[str, Any]]:
 
 def _draw_plots(folder: RunFolder, records: Sequence[ClipRecord], options: ReportOptions) -> None:
     plots = folder.root / "plots"
+    shutil.rmtree(plots, ignore_errors=True)  # none may be left of other settings
     for record in tqdm(records, desc="plots", unit="clip", disable=not options.show_progress):
         path = plots / record.dataset / f"{record.clip}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,6 +253,7 @@ def _draw_worst(
     ranked = sorted(clips, key=lambda clip: means.get((clip.dataset, clip.name), math.inf))
     worst = [clip for clip in ranked if (clip.dataset, clip.name) in means][: options.worst]
     undrawn = []
+    shutil.rmtree(folder.root / "worst", ignore_errors=True)
     for clip in tqdm(worst, desc="worst clips", unit="clip", disable=not options.show_progress):
         masks = folder.masks(clip.dataset, clip.name)
         path = folder.root / "worst" / f"{clip.dataset}_{clip.name}.mp4"

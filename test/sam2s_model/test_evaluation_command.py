@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from sam2s_model.video import write_mask
 from sam2s_model.weights import save_weights
 
 SIZE = 64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Keep the tiny matrices of these tests from waiting for busy cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +60,18 @@ def load(out: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("prompt", ["click1", "click3", "box", "mask"])
-@pytest.mark.parametrize("memory", ["sam2", "divemem", "efp"])
-def test_every_prompt_with_every_memory(
+@pytest.mark.parametrize(
+    ("prompt", "memory"),
+    [
+        ("click1", "divemem"),
+        ("click3", "divemem"),
+        ("box", "divemem"),
+        ("mask", "divemem"),
+        ("click3", "sam2"),
+        ("click3", "efp"),
+    ],
+)
+def test_every_prompt_and_every_memory(
     data: Path, tmp_path: Path, weights: str, prompt: str, memory: str
 ) -> None:
     out = tmp_path / "out"
