@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from types import TracebackType
 from sam2s_model.errors import Sam2sError
 from sam2s_ros.dds import with_profile
 
-NAMESPACE = "/sam2s_demo"
+NAMESPACE = f"/sam2s_demo_{os.getpid()}"  # two demonstrations do not hear each other
 END_SECONDS = 5.0  # for the node to end after SIGINT
 
 

@@ -14,7 +14,7 @@ from sam2s_model.synth import SurgicalScene
 from sam2s_ros.demo.pictures import Labels, Picture, draw_truth
 
 # Seed and frame of each panel, chosen by eye for different operations and instruments.
-PANELS = ((8, 0), (1, 60), (5, 60), (4, 200), (3, 60), (9, 120))
+PANELS = ((8, 0), (19, 100), (12, 50), (17, 100), (1, 60), (14, 0))
 WIDTH, HEIGHT = 640, 512  # pixels, rendered
 SHOWN = (448, 358)  # pixels, of a panel in the sheet
 

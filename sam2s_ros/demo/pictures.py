@@ -24,7 +24,8 @@ UNTRAINED = "simulator's ground truth (tracker runs with random weights)"
 TRAINED = "tracker: filled; ground truth: white"
 SHEET = 6  # frames in the contact sheet
 MIN_TAGGED = 0.0008  # of the picture: smaller parts get a border but no name
-MIN_NAMED_TISSUE = 0.012
+MIN_NAMED_TISSUE = 0.012  # of the picture: smaller tissue gets no name
+MIN_SHOWN = 0.02  # of the picture: instruments that make a frame worth a place in the sheet
 TISSUE_OPACITY = 0.55  # of the border around tissue
 SHADE, PALE = (35, 22, 22), (250, 240, 235)  # of letters on tissue
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -108,10 +109,18 @@ class Album:
                 writer.write(self.page(stamp))
 
     def write_sheet(self, path: Path) -> None:
-        """Write frames from begin to end, side by side, as one picture."""
-        places = np.linspace(0, len(self.stamps) - 1, min(SHEET, len(self.stamps))).round()
-        pages = [self.page(self.stamps[int(place)]) for place in places]
+        """Write frames from begin to end, side by side; those that show an instrument, if any."""
+        stamps = [stamp for stamp in self.stamps if self._shows_instrument(stamp)] or self.stamps
+        places = np.linspace(0, len(stamps) - 1, min(SHEET, len(stamps))).round()
+        pages = [self.page(stamps[int(place)]) for place in places]
         write_png(path, contact_sheet(pages, columns=3))
+
+    def _shows_instrument(self, stamp: int) -> bool:
+        if stamp not in self._labels:
+            return False
+        areas = np.bincount(self._labels[stamp].reshape(-1), minlength=256)
+        tools = [k for k, name in self._classes.items() if name in INSTRUMENTS]
+        return bool(areas[tools].sum() >= MIN_SHOWN * areas.sum())
 
 
 def write_png(path: Path, picture: Picture) -> None:

@@ -5,15 +5,17 @@ A client of a tracker that runs elsewhere needs the same four: `begin`, `offer`,
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sam2s_model import ModelConfig, Sam2s, StreamTracker, load_model
+from sam2s_model import ModelConfig, Prompt, Sam2s, StreamTracker, load_model
 from sam2s_model.random_weights import lively_model
 from sam2s_model.weights import WeightState, list_weights
 from sam2s_ros.demo.stream import Frame, Target
@@ -46,6 +48,9 @@ class LocalTracker(threading.Thread):
         super().__init__(name="tracker", daemon=True)
         self.results: list[Result] = []
         self.error: Exception | None = None
+        # A core stays free for the endoscope and for receiving: threads of torch that have to wait
+        # for one cost far more than they bring.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
         self._tracker = StreamTracker(model)
         self._change = threading.Condition()
         self._newest: Frame | None = None
@@ -53,8 +58,6 @@ class LocalTracker(threading.Thread):
 
     def warm_up(self, width: int, height: int, targets: int) -> None:
         """Run a few steps, so that the first frame is as fast as the hundredth."""
-        from sam2s_model import Prompt
-
         picture = np.zeros((height, width, 3), np.uint8)
         for k in range(targets):
             self._tracker.add_target(f"{k}", Prompt(box=[0, 0, width // 2, height // 2]))
