@@ -28,6 +28,8 @@ PORT_DISTANCE = 4.2  # of the point a shaft turns about, from the world's origin
 THREAD_PIECES = 14
 # Angles (degrees, clockwise from the right) under which instruments usually come in.
 PORTS = (28.0, 152.0, -24.0, 200.0, 78.0, 118.0, -60.0)
+# What fits through a colonoscope.
+FLEXIBLE = ("snare", "catheter", "grasper", "hook", "clip applier", "bipolar forceps", "suction")
 TIE = 1e-3  # depth between two parts of one instrument
 
 # Columns of a draw.
@@ -67,10 +69,12 @@ class Poses(NamedTuple):
     touch: FloatArray  # 0 … 1: how hard it pushes
 
 
-def choose_tools(seed: int, values: dict[str, float], classes: Sequence[str] | None) -> list[Tool]:
+def choose_tools(
+    seed: int, values: dict[str, float], classes: Sequence[str] | None, theme: str
+) -> list[Tool]:
     """Pick the instruments: the given classes, or as many as `values` says; ids count from 1."""
     if classes is None:
-        names = _draw_names(seed, round(values["instruments"]), values["lookalikes"] > 0.5)
+        names = _draw_names(seed, round(values["instruments"]), values["lookalikes"] > 0.5, theme)
     else:
         names = list(classes)
     order = np.argsort(uniform(seed, "ports", np.arange(len(PORTS))))
@@ -95,8 +99,8 @@ def choose_tools(seed: int, values: dict[str, float], classes: Sequence[str] | N
     return tools
 
 
-def _draw_names(seed: int, count: int, lookalikes: bool) -> list[str]:
-    names = list(CATALOGUE)
+def _draw_names(seed: int, count: int, lookalikes: bool, theme: str) -> list[str]:
+    names = list(FLEXIBLE if theme == "polypectomy" else CATALOGUE)
     order = np.argsort(uniform(seed, "classes", np.arange(len(names))))
     chosen = [names[i] for i in order[: max(count, 1)]]
     if lookalikes and len(chosen) > 1:

@@ -34,17 +34,11 @@ def contact_sheet(rows: Sequence[Sequence[Image]], captions: Sequence[str] = ())
     for i, row in enumerate(rows):
         strip = np.ascontiguousarray(np.hstack(list(row)))
         if i < len(captions):
-            for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                cv2.putText(
-                    strip,
-                    captions[i],
-                    (6, 16),
-                    cv2.FONT_HERSHEY_SIMPLEX,
-                    0.42,
-                    colour,
-                    thick,
-                    cv2.LINE_AA,
-                )
+            font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
+            (wide, tall), below = cv2.getTextSize(captions[i], font, scale, 1)
+            strip[: tall + below + 8, : wide + 10] //= 3
+            where = (5, tall + 4)
+            cv2.putText(strip, captions[i], where, font, scale, (255,) * 3, 1, cv2.LINE_AA)
         laid.append(strip)
     return np.vstack(laid)
 

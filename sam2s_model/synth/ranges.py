@@ -68,7 +68,7 @@ class SceneRanges:
     defocus: Range = (0.0, 0.45)  # worst blur, 0…1
     motion_blur: Range = (0.2, 0.6)  # shutter, share of the frame time
     interlace: Range = (0.0, 1.0)  # above 0.85 the fields of a frame are offset in time
-    compression: Range = (0.0, 0.5)  # strength of block artefacts; below 0.15 none
+    compression: Range = (0.0, 0.5)  # strength of block artefacts; below 0.25 none
     # Trouble
     bleeding: Range = (0.0, 0.60)  # radius that blood reaches
     bleeding_time: Range = (6.0, 30.0)  # time it takes to spread

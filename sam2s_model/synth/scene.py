@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sam2s_model.classes import TISSUES
 from sam2s_model.synth.anatomy import THEMES, draw_layout
+from sam2s_model.synth.camera import camera_track
 from sam2s_model.synth.cast import choose_tools
 from sam2s_model.synth.errors import SceneError
 from sam2s_model.synth.instruments import CATALOGUE
@@ -75,7 +76,7 @@ class SurgicalScene:
         self.ranges = (ranges or SceneRanges()).with_(overrides or {})
         self.values = self.ranges.draw(seed)
         self.layout = draw_layout(seed, theme)
-        self._tools = choose_tools(seed, self.values, instruments)
+        self._tools = choose_tools(seed, self.values, instruments, self.layout.theme)
         self.classes: dict[int, str] = {tool.identity: tool.name for tool in self._tools}
         self._needle = self._thin("suturing needle", self.values["needle"])
         self._thread = self._thin("thread", self.values["thread"])
@@ -114,22 +115,19 @@ class SurgicalScene:
 
     def state(self, numbers: NDArray[np.int64] | Sequence[int]) -> FrameState:
         """Evaluate everything that moves, at the given frame numbers."""
-        frames = np.asarray(numbers)
-        if frames.size and (frames.dtype.kind not in "iu" or frames.min() < 0):
-            raise SceneError(f"frame numbers count from 0 and are whole; got {frames.min()}")
         return frame_state(
             self.seed,
             self.values,
             self._tools,
             self._needle,
             self._thread,
-            frames.astype(np.int64),
+            _checked(numbers),
             self.fps,
         )
 
     def cameras(self, numbers: Sequence[int]) -> list[Camera]:
         """Where the camera is in the given frames."""
-        track = self.state(numbers).camera
+        track = camera_track(self.seed, self.values, _checked(numbers) / self.fps)
         half = self.height / 2.0
         out = []
         for i in range(len(numbers)):
@@ -167,6 +165,13 @@ class SurgicalScene:
     def organ_ids(self, device: torch.device) -> torch.Tensor:
         """Map organ number (0 background) to instance id: uint8 [organs + 1]."""
         return torch.tensor([0, *self.organs], dtype=torch.uint8, device=device)
+
+
+def _checked(numbers: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
+    frames = np.asarray(numbers)
+    if frames.size and (frames.dtype.kind not in "iu" or frames.min() < 0):
+        raise SceneError(f"frame numbers count from 0 and are whole; got {frames.min()}")
+    return frames.astype(np.int64)
 
 
 def map_size(height: int) -> int:

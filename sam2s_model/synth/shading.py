@@ -14,7 +14,7 @@ from sam2s_model.synth.tissue import TissueMap
 ROWS = 72  # rows of the coarse grid on which soft fields are computed, whatever the picture's size
 MIRROR = 0.34  # slope of the surface that mirrors the light to the lens, per half picture height
 SHARP, BROAD = 0.75, 0.16  # weights of the wet glint and of the sheen around it
-BLOOD = (0.20, 0.006, 0.008)  # linear
+BLOOD = (0.25, 0.006, 0.008)  # linear
 
 
 class Canvas(NamedTuple):
@@ -190,14 +190,14 @@ def shade_tissue(
         slopes[:, axis].sub_(MIRROR * ax * x).sub_(MIRROR * bx * y + 2.0 * shift)
     steep = slopes[:, 0].square().addcmul_(slopes[:, 1], slopes[:, 1])
     if bool((batch.scalar("blood") > 0).any()):
-        cover = (batch.scalar("blood") - arrival).mul_(6.0).clamp_(0.0, 1.0)
+        cover = (batch.scalar("blood") - arrival).mul_(8.0).clamp_(0.0, 1.0)
         cover *= batch.scalar("blood") > 0
         red = torch.tensor(BLOOD, device=cover.device)[None, :, None, None]
         # Thin blood lets the tissue through; at the rim it is thinnest.
-        colour = torch.lerp(colour, red * (0.55 + 0.9 * colour), (0.95 * cover.sqrt())[:, None])
-        gloss = gloss + 0.35 * cover
+        colour = torch.lerp(colour, red * (0.6 + 0.6 * colour), (0.93 * cover)[:, None])
+        gloss = gloss + 0.55 * cover
         # A film that fills the hollows: the relief shows through it only faintly.
-        steep = steep * (1.0 - 0.72 * cover) + 0.10 * cover
+        steep = steep * (1.0 - 0.60 * cover)
     shade = fields[:, 2]
     diffuse = (1.0 + 0.85 * steep).reciprocal_().mul_(shade)
     glint = torch.exp(steep.mul_(-7.0))

@@ -222,7 +222,7 @@ def _scalars(
     blur_y = camera.zoom * (camera.y - before.y)
     flicker = 1.0 + 0.015 * wave(seed, "flicker", time, 0.9)
     interlaced = float(values["interlace"] > 0.85)
-    block = values["compression"] if values["compression"] > 0.15 else 0.0
+    block = values["compression"] if values["compression"] > 0.25 else 0.0
     columns: dict[str, FloatArray] = {
         "light": values["light"] * flicker,
         "falloff": values["falloff"] * ones,

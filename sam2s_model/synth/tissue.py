@@ -16,6 +16,7 @@ from sam2s_model.synth.noise import cells, fractal, smooth_noise, uniform_one, w
 from sam2s_model.synth.tissue_styles import BACKGROUNDS, STYLES, Colour, TissueStyle
 
 CHANNELS = 7  # linear r, g, b; slope x, slope y; gloss; blood arrival
+SEAM = 0.035  # width over which an organ's relief meets its surroundings, world units
 RELIEF = 0.16  # height of the largest bulge, world units
 
 
@@ -61,12 +62,16 @@ def build_tissue(
         seam = 1.0 - 0.34 * torch.exp(outside / -0.035) - 0.24 * torch.exp(outside / -0.16)
         shade = torch.lerp(shade * seam, torch.ones_like(shade), inside)
         colour = torch.lerp(colour, painted, inside[None])
-        bump = torch.lerp(bump, organ_bump, inside)
         wet = torch.lerp(wet, organ_wet, inside)
         reach = min(organ.size, 0.42)
         rise = (distance / -reach).clamp_(0.0, 1.0)
-        dome = torch.sqrt(rise * (2.0 - rise) + 1e-4) * (RELIEF * style.dome * reach / 0.42 * 1.6)
-        height = torch.lerp(height, 0.45 * base + dome, inside)
+        dome = (torch.sqrt(rise * (2.0 - rise) + 0.03) - 0.1732) * (
+            RELIEF * style.dome * reach / 0.42 * 1.6
+        )
+        # Heights meet over a fixed width, so that no cliff one texel wide glitters.
+        joined = _smoothstep((0.5 - distance / SEAM).clamp_(0.0, 1.0))
+        height = torch.lerp(height, 0.45 * base + dome, joined)
+        bump = torch.lerp(bump, organ_bump, joined)
         labels[distance < 0] = number
     slope_x, slope_y, hollow = _slopes(height + 0.011 * bump, size)
     shade = shade * (1.0 - 0.9 * hollow).clamp_(0.35, 1.15)
@@ -147,6 +152,10 @@ def _resize(field: torch.Tensor, size: int) -> torch.Tensor:
     return out[0, 0]
 
 
+def _smoothstep(x: torch.Tensor) -> torch.Tensor:
+    return x * x * (3.0 - 2.0 * x)
+
+
 def _smoothed(field: torch.Tensor, size: int) -> torch.Tensor:
     small = F.interpolate(field[None, None], size=(24, 24), mode="area")
     return F.interpolate(small, size=(size, size), mode="bicubic", align_corners=False)[0, 0]
@@ -161,7 +170,9 @@ def _background_relief(seed: int, theme: str, size: int, device: torch.device) -
     if theme != "polypectomy":
         return 0.8 * broad + 0.55 * folds
     radius = _lumen_radius(seed, size, device)
-    return 0.35 * broad + 1.1 * torch.sin(9.0 * torch.sqrt(radius + 0.05)).abs()
+    return 0.35 * broad + 1.1 * torch.sqrt(
+        torch.sin(9.0 * torch.sqrt(radius.clamp_min(0.0) + 0.05)) ** 2 + 0.03
+    )
 
 
 def _lumen_radius(seed: int, size: int, device: torch.device) -> torch.Tensor:

@@ -84,8 +84,8 @@ STYLES: dict[str, TissueStyle] = {
         dome=0.7,
     ),
     "gallbladder": TissueStyle(
-        (0.40, 0.50, 0.40),
-        (0.66, 0.72, 0.56),
+        (0.36, 0.46, 0.34),
+        (0.60, 0.69, 0.50),
         mottle=0.55,
         vessels=0.6,
         vessel=(0.62, 0.14, 0.12),
