@@ -9,7 +9,7 @@ import platform
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sam2s_model.evaluation.clip import Protocol as EvalProtocol
 from sam2s_model.evaluation.protocol import Tracker
@@ -62,17 +62,14 @@ class StreamTrackerSpec:
         from sam2s_model.textbank import find_bank
 
         bank = None if self.text_bank is None else find_bank(self.text_bank)
-        if self.runtime == "onnx":
-            return StreamTracker(  # type: ignore[call-arg]
-                self.weights,  # type: ignore[arg-type]
-                runtime="onnx",
-                provider=self.device,
-                memory=self.memory,
-                text_bank=bank,
-                max_targets=self.max_targets,
-            )
+        # Exported graphs come as a folder, and bring their own shapes.
+        model = (
+            load_model(self.weights, image_size=self.image_size)
+            if self.runtime == "torch"
+            else cast(Any, self.weights)
+        )
         return StreamTracker(
-            load_model(self.weights, image_size=self.image_size),
+            model,
             self.memory,
             runtime=self.runtime,
             device=self.device,
