@@ -176,7 +176,7 @@ def _checked(numbers: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
 
 def map_size(height: int) -> int:
     """Texels across the tissue map for a picture of this height: about one a pixel."""
-    return int(min(max(2 * height, 320), 1536)) // 32 * 32
+    return int(min(max(5 * height // 2, 320), 1792)) // 32 * 32
 
 
 def _check(

@@ -62,7 +62,8 @@ def build_tissue(
         seam = 1.0 - 0.34 * torch.exp(outside / -0.035) - 0.24 * torch.exp(outside / -0.16)
         shade = torch.lerp(shade * seam, torch.ones_like(shade), inside)
         colour = torch.lerp(colour, painted, inside[None])
-        wet = torch.lerp(wet, organ_wet, inside)
+        # Seams lie in shadow: no glint may trace them.
+        wet = torch.lerp(wet, organ_wet, inside) * (1.0 - 0.9 * torch.exp(distance.abs() / -0.02))
         reach = min(organ.size, 0.42)
         rise = (distance / -reach).clamp_(0.0, 1.0)
         dome = (torch.sqrt(rise * (2.0 - rise) + 0.03) - 0.1732) * (
