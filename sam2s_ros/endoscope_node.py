@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -13,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import rclpy
 from rcl_interfaces.msg import (
@@ -297,7 +298,7 @@ def _expected(setting: _Setting) -> str:
     return wanted
 
 
-def main(args: list[str] | None = None) -> int:
+def run(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; 2 if a parameter is wrong, 1 if rendering failed."""
     use_profile()
     try:
@@ -318,12 +319,20 @@ def main(args: list[str] | None = None) -> int:
     if node is not None:
         _end(node)
     rclpy.try_shutdown()
-    if node is not None and node.renderer.is_alive():
-        # Python would wait for the frames in work, or for the tissue.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     return code
+
+
+def main() -> NoReturn:
+    """Run the node as a process of its own and leave at once when it has ended.
+
+    Python would first wait for the frames that are being rendered, and then take a second or more
+    to unload torch and DDS, while whoever sent the signal waits.
+    """
+    code = run()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end(node: EndoscopeNode) -> None:
@@ -339,4 +348,4 @@ def _end(node: EndoscopeNode) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -198,7 +198,7 @@ def test_bad_parameters_are_refused_with_a_sentence(
 ):
     for name, value in ros_env.items():
         monkeypatch.setenv(name, value)
-    assert endoscope_node.main(arguments(**parameters)) == 2
+    assert endoscope_node.run(arguments(**parameters)) == 2
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("endoscope: ")]
     assert len(said) == 1
     assert re.search(sentence, said[0])
