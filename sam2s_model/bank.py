@@ -67,7 +67,7 @@ class MemoryBank:
     """One target's memory: conditional entries, long-term entries and the short-term window.
 
     Attributes:
-        spatial: [slots, HW, Cm] spatial memories, bfloat16 as in SAM 2.
+        spatial: [slots, HW, Cm] spatial memories, in the settings' storage type.
         pointers: [slots + num_pointers - 1, C] object pointers.
         frames: frame number of each slot of `pointers`; the first ones are those of `spatial`.
         newest: index into the ring of recent entries of the one written last; -1 before any.
@@ -81,7 +81,6 @@ class MemoryBank:
         config: ModelConfig,
         settings: MemorySettings,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self.config = config
         self.settings = settings
@@ -89,6 +88,7 @@ class MemoryBank:
         cells = config.feature_size**2
         slots = self.layout.candidate + 1
         pointers = self.layout.recent_pointers.stop
+        dtype = torch.bfloat16 if settings.storage == "bfloat16" else torch.float32
         self.spatial = torch.zeros(slots, cells, config.memory_dim, dtype=dtype, device=device)
         self.pointers = torch.zeros(pointers, config.hidden_dim, device=device)
         self.frames = [EMPTY] * pointers
@@ -104,13 +104,8 @@ class MemoryBank:
         """Keep a prompted frame. The first one stays for ever, then the newest ones."""
         slots = self.layout.conditional
         free = [slot for slot in slots if self.frames[slot] == EMPTY]
-        if free:
-            slot = free[0]
-        elif len(slots) > 1:
-            slot = min(slots[1:], key=lambda s: self.frames[s])
-        else:
-            slot = slots[0]
-        self._put(slot, entry)
+        oldest = min(slots[1:], key=lambda s: self.frames[s])
+        self._put(free[0] if free else oldest, entry)
 
     def write(self, entry: Entry) -> None:
         """Keep a tracked frame in the short-term window and offer it to the policy."""

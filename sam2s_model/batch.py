@@ -93,6 +93,7 @@ def prompt_batch(
         if masks is None
         else masks.given,
         ambiguous=torch.tensor(ambiguous, device=device),
+        padded=bool((kind == ABSENT).any()),
     )
 
 
@@ -120,5 +121,6 @@ def _scaled(mask: NDArray[np.bool_], size: int) -> Tensor:
         scaled = F.interpolate(
             scaled, size=(size, size), mode="bilinear", align_corners=False, antialias=True
         )
-        scaled = (scaled >= 0.5).float()
+        # A thread thinner than a pixel of the input covers none by half; keep what it covers most.
+        scaled = (scaled >= scaled.max().clamp_max(0.5)).float()
     return scaled

@@ -58,7 +58,7 @@ class ModelConfig:
     semantic_dim: int = 384  # width of x'c, the embedding compared with the text bank's
 
     def __post_init__(self) -> None:
-        if self.image_size % 32 or self.image_size < 64:
+        if not isinstance(self.image_size, int) or self.image_size % 32 or self.image_size < 64:
             raise ConfigError(
                 f"image_size {self.image_size} does not work: it must be a multiple of 32 and at "
                 "least 64, for example 512 or 1024"
@@ -68,9 +68,9 @@ class ModelConfig:
                 f"memory_dim {self.memory_dim} must divide hidden_dim {self.hidden_dim}, because "
                 "an object pointer is split into memory tokens"
             )
-        if self.max_conditional < 1 or self.num_recent < 1 or self.num_pointers < 2:
+        if self.max_conditional < 2 or self.num_recent < 1 or self.num_pointers < 2:
             raise ConfigError(
-                "the memory needs max_conditional >= 1, num_recent >= 1 and num_pointers >= 2, "
+                "the memory needs max_conditional >= 2, num_recent >= 1 and num_pointers >= 2, "
                 f"not {self.max_conditional}, {self.num_recent} and {self.num_pointers}"
             )
 
@@ -149,6 +149,9 @@ class MemorySettings:
     corrections_are_conditional: bool = True
     # Whether a frame without the target is written too, marked as empty, as SAM 2 does.
     write_absent: bool = False
+    # What spatial memories are kept in. SAM 2 keeps bfloat16, which turns the last bit of a sum
+    # into a jump of one part in 256: masks then change with the number of other targets.
+    storage: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.policy not in MEMORY_POLICIES:
@@ -163,15 +166,18 @@ class MemorySettings:
         for name in ("buffer_size", "max_long"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.storage not in ("float32", "bfloat16"):
+            raise ConfigError(f"storage is {self.storage!r}; it must be 'float32' or 'bfloat16'")
         if self.efp_drop < 0:
             raise ConfigError(f"efp_drop is {self.efp_drop}; it must not be negative")
 
     @staticmethod
     def for_policy(policy: str) -> MemorySettings:
-        """Give a policy's defaults; `sam2` treats corrections as SAM 2 does."""
+        """Give a policy's defaults; `sam2` treats corrections and numbers as SAM 2 does."""
         return MemorySettings(
             policy=policy,  # type: ignore[arg-type]  # checked in __post_init__
             corrections_are_conditional=policy != "sam2",
+            storage="bfloat16" if policy == "sam2" else "float32",
         )
 
 

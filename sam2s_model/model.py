@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -53,7 +54,7 @@ class Conditioned(NamedTuple):
     """The frame's features as each target's memory sees them."""
 
     features: Tensor  # [N, C, S/16, S/16]
-    semantics: Tensor  # [N, D] class vectors x'c of unit length; D is 0 without TSL's tensors
+    semantics: Tensor  # [N, D] class vectors x'c of unit length; D = 0 if there are none
 
 
 class PromptBatch(NamedTuple):
@@ -64,6 +65,7 @@ class PromptBatch(NamedTuple):
     masks: Tensor | None  # [N, 1, S/4, S/4] mask logits, or None when no target has any
     mask_given: Tensor  # [N] bool
     ambiguous: Tensor  # [N] bool: at most one point, so the best of three masks is taken
+    padded: bool = True  # whether any label is ABSENT
 
 
 class Decoded(NamedTuple):
@@ -120,8 +122,10 @@ class Sam2s(nn.Module):
         decoder = self.sam_mask_decoder
         return Features(*self.image_encoder(image, decoder.conv_s0, decoder.conv_s1))
 
-    def attend_memory(self, features: Features, memory: MemoryBatch) -> Conditioned:
-        """Condition a frame's features on the memories of N targets."""
+    def attend_memory(
+        self, features: Features, memory: MemoryBatch, semantics: bool = True
+    ) -> Conditioned:
+        """Condition a frame's features on the memories of N targets, with their class vectors."""
         narrow = self.config.memory_dim
         spatial = memory.spatial.float()
         time = self.temporal_embedding()[memory.role]
@@ -144,7 +148,7 @@ class Sam2s(nn.Module):
         conditioned = self.memory_attention(
             features.coarse, spatial, time, pointers, pointer_time, seen
         )
-        if not self.has_semantics:
+        if not (semantics and self.has_semantics):
             return Conditioned(conditioned, spatial.new_zeros(len(spatial), 0))
         placed = (spatial + time[:, :, None, :]).flatten(1, 2)
         tokens = torch.cat((placed, pointers + pointer_time), dim=1)
@@ -158,7 +162,6 @@ class Sam2s(nn.Module):
             dense = encoder.no_masks(len(conditioned), size)
         else:
             dense = encoder.masks(prompts.masks, prompts.mask_given)
-        padded = prompts.labels == ABSENT
         masks = self.sam_mask_decoder(
             conditioned,
             encoder.pe_layer.grid(size),
@@ -166,7 +169,7 @@ class Sam2s(nn.Module):
             features.fine_8,
             encoder.points(prompts.xy, prompts.labels),
             dense,
-            ~padded,
+            prompts.labels != ABSENT if prompts.padded else None,
         )
         logits, iou, token = choose_mask(masks, prompts.ambiguous)
         present = masks.object_score > 0
@@ -258,6 +261,12 @@ class Sam2s(nn.Module):
                 self.long_term_tpos_enc.copy_(self.maskmem_tpos_enc[-1:])
         self.has_semantics = not any(name.startswith("semantic.") for name in absent)
         return absent
+
+    def fingerprint(self) -> str:
+        """Tell these weights from others, by small tensors that every training changes."""
+        small = (self.no_mem_embed, self.no_obj_ptr, self.maskmem_tpos_enc, self.long_term_tpos_enc)
+        content = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in small)
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def with_image_size(self, image_size: int) -> Sam2s:
         """The same weights for another input size."""

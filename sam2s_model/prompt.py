@@ -55,7 +55,7 @@ class PromptOutsideImageError(PromptError):
     """A point or box that does not lie in the image, or a mask of another size."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """What marks a target on one frame: points with labels and/or a box, or a mask.
 
@@ -130,6 +130,12 @@ def _pairs(values: ArrayLike | None) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in np.asarray(values).reshape(-1, 2)]
 
 
+def _numbers(values: ArrayLike) -> NDArray[np.float32]:
+    """Round to the precision that the model sees; what is too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, dtype=np.float64).astype(np.float32)
+
+
 def _checked_points(
     points: ArrayLike | None, labels: ArrayLike | None
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
@@ -140,7 +146,7 @@ def _checked_points(
             "points and labels come together: one label per point, 1 on the target, 0 beside it"
         )
     try:
-        xy = np.asarray(points, dtype=np.float64)
+        xy = _numbers(points)
         kind = np.asarray(labels)
     except (TypeError, ValueError) as error:
         raise PromptShapeError(f"points must be numbers [[x, y], …], not {points!r}") from error
@@ -158,14 +164,14 @@ def _checked_points(
         raise PromptValueError(
             f"labels must be 1 (on the target) or 0 (not on it), not {kind.tolist()}"
         )
-    return xy.astype(np.float32), kind.astype(np.int64)
+    return xy, kind.astype(np.int64)
 
 
 def _checked_box(box: ArrayLike | None) -> NDArray[np.float32] | None:
     if box is None:
         return None
     try:
-        corners = np.asarray(box, dtype=np.float64)
+        corners = _numbers(box)
     except (TypeError, ValueError) as error:
         raise PromptShapeError(f"a box must be [x0, y0, x1, y1], not {box!r}") from error
     if corners.shape != (4,):
@@ -177,7 +183,7 @@ def _checked_box(box: ArrayLike | None) -> NDArray[np.float32] | None:
         raise EmptyBoxError(
             f"the box [{x0:g}, {y0:g}, {x1:g}, {y1:g}] is empty: x1 must exceed x0 and y1 exceed y0"
         )
-    return corners.astype(np.float32)
+    return corners
 
 
 def _checked_mask(mask: ArrayLike | None) -> NDArray[np.bool_] | None:

@@ -22,7 +22,7 @@ class TrackState(str, Enum):
     LOST = "lost"  # not seen for so long that its mask must not be waited for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TargetResult:
     """One target on one frame. Pictures at source size are made when first asked for."""
 
@@ -73,7 +73,7 @@ class TargetResult:
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameResult(Mapping[str, TargetResult]):
     """The results of one step by target name, in the order in which targets were added."""
 

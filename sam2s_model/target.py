@@ -72,4 +72,4 @@ class Target:
         self.bank.load_state_dict(state["bank"])
         self.state = TrackState(state["state"])
         self.absent_frames = state["absent_frames"]
-        self.label_scores = state["label_scores"].clone()
+        self.label_scores = state["label_scores"].cpu().clone()

@@ -29,6 +29,18 @@ from sam2s_model.textbank import TextBank
 
 SNAPSHOT_FORMAT = "sam2s tracker"
 SNAPSHOT_VERSION = 1
+SNAPSHOT_PARTS = (
+    "version",
+    "preset",
+    "weights",
+    "config",
+    "memory",
+    "labels",
+    "frame",
+    "source_size",
+    "targets",
+    "pending",
+)
 
 
 class FrameError(Sam2sError):
@@ -87,12 +99,18 @@ class StreamTracker:
             raise RuntimeUnavailableError(
                 f"there is no runtime '{runtime}' in this version; use runtime='torch'"
             )
-        self.memory = MemorySettings.for_policy(memory) if isinstance(memory, str) else memory
+        if max_targets < 1:
+            raise TooManyTargetsError(f"max_targets is {max_targets}; it must be at least 1")
+        self.memory = (
+            memory if isinstance(memory, MemorySettings) else MemorySettings.for_policy(memory)
+        )
         self.track = track or TrackSettings()
         self.max_targets = max_targets
         self.runtime: Runtime = EagerRuntime(model, device, precision)
         self.config = self.runtime.config
         self._labels, self._text = self._class_embeddings(text_bank or model.text_bank)
+        self.runtime.semantics = bool(self._labels)
+        self._weights = model.fingerprint()
         self.reset()
 
     # --- targets --------------------------------------------------------------------------
@@ -102,11 +120,16 @@ class StreamTracker:
         """Names of the targets, those included that begin with the next frame."""
         return (*self._targets, *(name for name in self._pending if name not in self._targets))
 
-    def add_target(self, name: str, prompt: Prompt) -> None:
+    def add_target(self, name: str, prompt: Prompt, size: tuple[int, int] | None = None) -> None:
         """Mark a target on the next frame; a known name is corrected there.
 
-        A prompt that cannot fit the frames seen so far is refused here, and one that turns out
+        A prompt that does not fit the last frame's size is refused here, and one that turns out
         not to fit the next frame is refused by `step`; both leave the tracker as it was.
+
+        Args:
+            name: the target's name.
+            prompt: what marks it.
+            size: width and height of the next frame, if they differ from the last one's.
         """
         if not isinstance(name, str) or not name:
             raise TargetNameError(f"a target's name must be a non-empty text, not {name!r}")
@@ -119,9 +142,10 @@ class StreamTracker:
                 f"'{name}' would be target {len(self.targets) + 1} of at most {self.max_targets}: "
                 "remove a target first, or make the tracker with a larger max_targets"
             )
-        if self._source_size is not None:
-            height, width = self._source_size
-            prompt.check(width, height, first=name not in self._targets)
+        if size is None and self._source_size is not None:
+            size = (self._source_size[1], self._source_size[0])
+        if size is not None:
+            prompt.check(*size, first=name not in self._targets)
         self._pending[name] = prompt
 
     def remove_target(self, name: str) -> None:
@@ -185,11 +209,14 @@ class StreamTracker:
             if b and (p is None or p.mask is None)
         ]  # fmt: skip
         with clock.stage("attend_memory"):
-            conditioned = self._condition(features, rows, prompts, with_memory)
+            conditioned, classes = self._condition(features, rows, prompts, with_memory)
         with clock.stage("decode"):
             decoded = self._decode(features, conditioned, prompts, begun)
         with clock.stage("encode_memory"):
             self._remember(features, rows, prompts, decoded)
+        for i, probabilities in classes.items():
+            if rows[i].state is TrackState.TRACKING:
+                rows[i].update_label(probabilities, self.track)
         return decoded
 
     def _condition(
@@ -198,22 +225,25 @@ class StreamTracker:
         rows: list[Target],
         prompts: list[Prompt | None],
         with_memory: list[int],
-    ) -> Tensor:
-        """Condition the features on each target's memory; read classes where there is one.
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Condition the features on each target's memory, and read classes where there is one.
 
         A target that begins with points gets SAM 2's no-memory features, a mask prompt the bare
-        ones: [N, C, h, w].
+        ones.
+
+        Returns:
+            [N, C, h, w], and class probabilities [K] by row.
         """
+        classes: dict[int, Tensor] = {}
         if with_memory:
             banks = [rows[i].bank for i in with_memory]
             memory = memory_batch(banks, self._frame, self.runtime.device)
             attended = self.runtime.attend_memory(features, memory)
-            if len(self._labels):
+            if self._labels:
                 probabilities = self.runtime.class_probabilities(attended.semantics, self._text)
-                for i, row in zip(with_memory, probabilities, strict=True):
-                    rows[i].update_label(row, self.track)
+                classes = dict(zip(with_memory, probabilities, strict=True))
             if len(with_memory) == len(rows):
-                return attended.features
+                return attended.features, classes
         parts = []
         for i, prompt in enumerate(prompts):
             if i in with_memory:
@@ -223,7 +253,7 @@ class StreamTracker:
                 parts.append(features.coarse)
             else:
                 parts.append(self.runtime.unconditioned(features))
-        return torch.cat(parts)
+        return torch.cat(parts), classes
 
     def _decode(
         self,
@@ -270,15 +300,22 @@ class StreamTracker:
         decoded: Decoded,
     ) -> None:
         """Renew states, and write the frame to the memory of each target that is in it."""
-        presence, ious = decoded.object_score.sigmoid().tolist(), decoded.iou.tolist()
-        present = [value >= self.track.presence_low for value in presence]
+        scores, ious = decoded.object_score.tolist(), decoded.iou.tolist()
+        presence = decoded.object_score.sigmoid().tolist()
+        present = [
+            s > 0 and p >= self.track.presence_low for s, p in zip(scores, presence, strict=True)
+        ]
+        first = [
+            prompt is not None and not target.begun
+            for prompt, target in zip(prompts, rows, strict=True)
+        ]
         for i, target in enumerate(rows):
             if prompts[i] is not None:
                 target.state = TrackState.TRACKING
             target.update_state(presence[i], ious[i], self.track)
         written = [
             i for i in range(len(rows))
-            if present[i] or prompts[i] is not None or self.memory.write_absent
+            if present[i] or first[i] or self.memory.write_absent
         ]  # fmt: skip
         if not written:
             return
@@ -294,10 +331,8 @@ class StreamTracker:
             bank = rows[i].bank
             rated = ious[i] if present[i] else 0.0  # an empty mask is no long-term candidate
             entry = Entry(self._frame, spatial[row], decoded.pointer[i], rated)
-            corrected = prompts[i] is not None and rows[i].begun
-            if prompts[i] is not None and (
-                not corrected or self.memory.corrections_are_conditional
-            ):
+            corrected = prompts[i] is not None and self.memory.corrections_are_conditional
+            if first[i] or corrected:
                 bank.write_conditional(entry)
             else:
                 bank.write(entry)
@@ -308,7 +343,7 @@ class StreamTracker:
         self, bank: TextBank | str | PathLike[str] | None
     ) -> tuple[tuple[str, ...], Tensor]:
         """The instruments of a text bank and their embeddings [K, D]; none without semantics."""
-        if bank is None or not self.runtime.has_semantics:
+        if bank is None or not self.runtime.semantics:
             return (), torch.zeros(0, self.config.semantic_dim)
         if not isinstance(bank, TextBank):
             bank = TextBank.load(bank)
@@ -339,6 +374,7 @@ class StreamTracker:
             "format": SNAPSHOT_FORMAT,
             "version": SNAPSHOT_VERSION,
             "preset": self.config.name,
+            "weights": self._weights,
             "config": _plain(dataclasses.asdict(self.config)),
             "memory": dataclasses.asdict(self.memory),
             "labels": list(self._labels),
@@ -356,7 +392,7 @@ class StreamTracker:
             target = self._new(name)
             target.load_state_dict(kept)
             targets[name] = target
-        pending = {name: Prompt(**kept) for name, kept in state["pending"].items()}
+        pending = {name: _prompt_of(kept) for name, kept in state["pending"].items()}
         self._targets = targets
         self._pending = pending
         self._frame = state["frame"]
@@ -368,7 +404,7 @@ class StreamTracker:
             raise SnapshotError(
                 "this is no tracker snapshot; give what StreamTracker.state_dict() returned"
             )
-        missing = [part for part in self.state_dict() if part not in state]
+        missing = [part for part in SNAPSHOT_PARTS if part not in state]
         if missing and state.get("version") in (None, SNAPSHOT_VERSION):
             raise SnapshotError(
                 f"the snapshot is incomplete: it lacks {', '.join(missing)}; give all that "
@@ -386,6 +422,7 @@ class StreamTracker:
             for key, value in settings.items()
         ]
         pairs.append(("class names", state["labels"], list(self._labels)))
+        pairs.append(("weights", state["weights"], self._weights))
         for what, theirs, own in pairs:
             if theirs != own:
                 raise SnapshotError(
@@ -402,7 +439,7 @@ class StreamTracker:
     # --- helpers --------------------------------------------------------------------------
 
     def _new(self, name: str) -> Target:
-        bank = MemoryBank(self.config, self.memory, self.runtime.device, self.runtime.memory_dtype)
+        bank = MemoryBank(self.config, self.memory, self.runtime.device)
         return Target(name, bank, len(self._labels))
 
     def _check_pending(self, width: int, height: int) -> None:
@@ -458,6 +495,12 @@ def _unknown_target(name: str, known: tuple[str, ...]) -> str:
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Tuples as lists, so that a value reads back from any file format as it was."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+
+def _prompt_of(state: dict[str, Any]) -> Prompt:
+    return Prompt(
+        **{key: None if value is None else value.cpu().numpy() for key, value in state.items()}
+    )
 
 
 def _prompt_state(prompt: Prompt) -> dict[str, Any]:

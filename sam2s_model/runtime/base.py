@@ -23,8 +23,7 @@ class Runtime(Protocol):
 
     config: ModelConfig
     device: torch.device  # where memories live
-    memory_dtype: torch.dtype  # what spatial memories are kept in
-    has_semantics: bool  # whether the weights can name classes
+    semantics: bool  # whether class vectors are wanted; False where the weights cannot make any
 
     def encode_image(self, frame: NDArray[np.uint8]) -> Features:
         """Scale, normalise and encode a frame HxWx3 RGB of any size."""

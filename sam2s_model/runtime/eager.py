@@ -39,7 +39,9 @@ def scale_to_input(frame: NDArray[np.uint8], size: int, device: torch.device) ->
 
     The antialiased bicubic filter on bytes is the one that SAM 2's frames were prepared with.
     """
-    image = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None]
+    if not (frame.flags.c_contiguous and frame.flags.writeable):
+        frame = frame.copy()  # torch cannot share read-only memory, such as a message's buffer
+    image = torch.from_numpy(frame).to(device).permute(2, 0, 1)[None]
     if image.shape[-2:] != (size, size):
         if device.type == "cpu":
             image = F.interpolate(image, size=(size, size), mode="bicubic", antialias=True)
@@ -62,7 +64,12 @@ class EagerRuntime:
                 f"there is no precision '{precision}' for the torch runtime; "
                 f"choose one of {', '.join(PRECISIONS)}"
             )
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise RuntimeUnavailableError(
+                f"'{device}' is no device; use 'cpu', 'cuda' or 'cuda:0'"
+            ) from error
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeUnavailableError(
                 "device 'cuda' was asked for, but torch sees no CUDA device here; use "
@@ -71,8 +78,7 @@ class EagerRuntime:
         self.model = model.to(self.device).eval()
         self.config = model.config
         self.precision = precision
-        self.memory_dtype = torch.bfloat16
-        self.has_semantics = model.has_semantics
+        self.semantics = model.has_semantics
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision that stages run in."""
@@ -88,7 +94,7 @@ class EagerRuntime:
     @_stage
     def attend_memory(self, features: Features, memory: MemoryBatch) -> Conditioned:
         """See Sam2s.attend_memory."""
-        return self.model.attend_memory(features, memory)
+        return self.model.attend_memory(features, memory, self.semantics)
 
     @_stage
     def decode(self, features: Features, conditioned: Tensor, prompts: PromptBatch) -> Decoded:

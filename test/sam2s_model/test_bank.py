@@ -382,7 +382,7 @@ class Specified:
 
 
 def _alike(a: Entry, b: Entry) -> float:
-    x, y = (held.spatial.bfloat16().double().numpy() for held in (a, b))
+    x, y = (held.spatial.double().numpy() for held in (a, b))
     cosines = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
     return float(cosines.mean())
 
@@ -451,7 +451,7 @@ def test_any_sequence_of_writes_keeps_what_the_specification_says(
         assert pointed == specified.pointers()
         assert reading.distances == [frame + 1 - held for held in pointed]
         for slot, held in zip(reading.slots, shown, strict=True):
-            assert torch.equal(bank.spatial[slot], kept[held].spatial.bfloat16())
+            assert torch.equal(bank.spatial[slot], kept[held].spatial)
         for slot, held in zip(reading.pointers, pointed, strict=True):
             assert torch.equal(bank.pointers[slot], kept[held].pointer)
         assert bytes_of(bank.state_dict()) == capacity

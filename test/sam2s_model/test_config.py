@@ -47,7 +47,7 @@ BAD_MODELS: dict[str, dict[str, Any]] = {
     "at least 64": {"image_size": 32},
     "for example 512": {"image_size": 0},
     "must divide hidden_dim": {"memory_dim": 60},
-    "max_conditional >= 1": {"max_conditional": 0},
+    "max_conditional >= 2": {"max_conditional": 1},
     "num_recent >= 1": {"num_recent": 0},
     "num_pointers >= 2": {"num_pointers": 1},
 }

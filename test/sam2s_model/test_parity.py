@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -89,7 +91,7 @@ def test_tiny_clip_with_targets_that_come_are_corrected_and_go() -> None:
 
 def test_absent_targets_as_in_sam2() -> None:
     """With write_absent, frames without the target enter the memory as SAM 2 writes them."""
-    settings = MemorySettings("sam2", corrections_are_conditional=False, write_absent=True)
+    settings = dataclasses.replace(MemorySettings.for_policy("sam2"), write_absent=True)
     ours, theirs = trackers("tiny", 256, settings)
     head = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
     networks = (ours.runtime.model.state_dict(), theirs.predictor.state_dict())  # type: ignore

@@ -76,8 +76,10 @@ def test_every_preset_tracks_with_every_policy_in_every_precision(
     logits = track(preset, policy, precision)
     exact = fp32_logits(preset)
     for one, other in zip(logits, exact, strict=True):
-        if precision == "fp32":  # policies agree as long as there is nothing to choose
-            assert np.array_equal(one, other)
+        if precision == "fp32" and policy != "sam2":
+            assert np.array_equal(one, other)  # policies agree while there is nothing to choose
+        elif precision == "fp32":  # and but for SAM 2's rounding of memories
+            assert np.abs(one - other).max() < 1e-3
         else:
             assert not np.array_equal(one, other)
             assert np.abs(one - other).mean() < 0.15 * other.std()

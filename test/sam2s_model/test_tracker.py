@@ -105,6 +105,7 @@ def test_long_term_entries_have_an_embedding_of_their_own(
     trained = copy.deepcopy(model)
     with torch.no_grad():
         trained.long_term_tpos_enc.add_(1.0)
+    trained.fingerprint = model.fingerprint  # type: ignore[method-assign]  # takes the snapshot
     assert (logits_after(trained, QUICK, snapshot) - before).abs().max() > 1e-3
     recent_only = copy.deepcopy(snapshot)
     for slot in Layout.of(model.config, QUICK).long:
@@ -128,7 +129,8 @@ def test_policies_differ_once_there_is_something_to_choose(model: Sam2s) -> None
     frames = clip(14)
     logits = {}
     for policy in MEMORY_POLICIES:
-        tracker = StreamTracker(model, policy)
+        memory = dataclasses.replace(MemorySettings.for_policy(policy), storage="float32")
+        tracker = StreamTracker(model, memory)
         tracker.add_target("a", click())
         logits[policy] = [tracker.step(frame)["a"].low_res_logits for frame in frames]
     for other in ("divemem", "efp"):
