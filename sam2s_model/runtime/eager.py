@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2s_model.model import Conditioned, Decoded, Features, MemoryBatch, PromptBatch, Sam2s
+from sam2s_model.runtime.allocator import keep_freed_memory
 from sam2s_model.runtime.base import RuntimeUnavailableError
 
 PRECISIONS = ("fp32", "bf16")
@@ -75,6 +76,8 @@ class EagerRuntime:
                 "device 'cuda' was asked for, but torch sees no CUDA device here; use "
                 "device='cpu' or install a CUDA build of torch"
             )
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.model = model.to(self.device).eval()
         self.config = model.config
         self.precision = precision
