@@ -156,8 +156,8 @@ def compare(
     contenders: Sequence[str], setting: Setting, targets: int, frames: int, warmup: int
 ) -> list[Timing]:
     """Time the contenders in turn on each frame, after a warm-up that fills their memories."""
-    clip = render_frames(setting, warmup + frames)
     running = {name: build_contender(name, setting, targets) for name in contenders}
+    clip = render_frames(setting, warmup + frames)
     timings = {name: Timing(name, targets) for name in contenders}
     with torch.inference_mode():
         for number, frame in enumerate(tqdm(clip, desc=f"{targets} target(s)", leave=False)):

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--preset", default="nano", help="model to time with random weights")
     parser.add_argument("--weights", help="weights to time instead: a name or a file")
-    parser.add_argument("--image-size", type=int, help="network input in pixels [the preset's]")
+    parser.add_argument(
+        "--image-size", type=int, help="network input in pixels [the weights' or preset's]"
+    )
     parser.add_argument("--targets", default="1,2,4,8", help="numbers of targets, comma-separated")
     parser.add_argument("--memory", default="sam2", help="memory policy: sam2, divemem or efp")
     parser.add_argument(
@@ -42,9 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
     from sam2s_model import benchmark
     from sam2s_model.config import ModelConfig
+    from sam2s_model.loading import load_model
     from sam2s_model.runtime.eager import PRECISIONS
 
     config = ModelConfig.preset(args.preset)
+    if args.weights:
+        config = load_model(args.weights, image_size=args.image_size).config
     width, height = _size(args.source_size)
     counts = _numbers(args.targets)
     precisions = args.precision.split(",")
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             "the reference has no memory but its own: compare with --memory sam2"
         )
     setting = benchmark.Setting(
-        preset=args.preset,
+        preset=config.name,
         image_size=args.image_size or config.image_size,
         memory=args.memory,
         device=args.device,
