@@ -5,10 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format demo doctor clean distclean
+.PHONY: help setup test test-all lint format demo doctor clean distclean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## make the environment, build sam2s_msgs, write env.sh (seconds when nothing changed)
 	@command -v "$(PYTHON)" >/dev/null || { \
@@ -16,14 +16,20 @@ setup:  ## make the environment, build sam2s_msgs, write env.sh (seconds when no
 	        "there, for example \`make setup PYTHON=python3.11\`" >&2; exit 2; }
 	@"$(PYTHON)" -m scripts.setup_env
 
+# `make test` leaves out what takes minutes (marked `slow`); `make test-all` does not.
+SLOW ?= and not slow
+
 # Tests marked `serial` measure time or load both cores: alone, and not slowed by coverage.
 test: setup  ## lint, types, all tests, coverage
 	@. ./env.sh && status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup -m "not serial" --cov --cov-report=term $(ARGS) \
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup -m "not serial $(SLOW)" --durations=12 --cov --cov-report=term $(ARGS) \
 	    || status=1; \
 	pytest -m serial $(ARGS) || [ $$? -eq 5 ] || status=1; \
 	exit $$status
+
+test-all: SLOW =
+test-all: test  ## `make test`, and the tests that take minutes too
 
 lint: setup  ## ruff and mypy only
 	@. ./env.sh && ruff check . && ruff format --check . && mypy

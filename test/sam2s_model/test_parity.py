@@ -130,28 +130,26 @@ def test_base_plus() -> None:
         compare(ours, theirs, frame)
 
 
-@pytest.mark.parametrize("size", [512, 1024])
 @pytest.mark.parametrize("preset", list(CONFIGS))
-def test_state_dicts_have_the_same_tensors(preset: str, size: int) -> None:
+def test_state_dicts_have_the_same_tensors(preset: str) -> None:
+    """At 512 and 1024; no tensor of the reference depends on the size."""
     from sam2.build_sam import build_sam2_video_predictor
 
-    overrides = [f"++model.image_size={size}"]
-    reference = build_sam2_video_predictor(
-        CONFIGS[preset], device="cpu", hydra_overrides_extra=overrides
-    )
-    theirs = {name: tuple(t.shape) for name, t in reference.state_dict().items()}
-    model = Sam2s(ModelConfig.preset(preset, image_size=size))
-    ours = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    extra = {name for name in ours if name.startswith(OWN_TENSORS)}
-    assert {name: shape for name, shape in ours.items() if name not in extra} == theirs
-    assert set(model.load_sam2(reference.state_dict())) == extra
-    for name, tensor in model.state_dict().items():
-        if name not in extra:
-            torch.testing.assert_close(tensor, reference.state_dict()[name], rtol=0, atol=0)
+    reference = build_sam2_video_predictor(CONFIGS[preset], device="cpu").state_dict()
+    theirs = {name: tuple(tensor.shape) for name, tensor in reference.items()}
+    for size in (512, 1024):
+        model = Sam2s(ModelConfig.preset(preset, image_size=size))
+        ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        extra = {name for name in ours if name.startswith(OWN_TENSORS)}
+        assert {name: shape for name, shape in ours.items() if name not in extra} == theirs
+        assert set(model.load_sam2(reference)) == extra
+        for name, tensor in model.state_dict().items():
+            if name not in extra:
+                torch.testing.assert_close(tensor, reference[name], rtol=0, atol=0)
 
 
 def test_frames_are_scaled_like_the_reference_loads_them(tmp_path) -> None:
-    """Bicubic with antialiasing, to one grey level in one of a hundred places."""
+    """Bicubic with antialiasing: two grey levels at most, in one of a hundred places at most."""
     from sam2.utils.misc import _load_img_as_tensor
 
     frame = clip(1)[0]
@@ -162,5 +160,5 @@ def test_frames_are_scaled_like_the_reference_loads_them(tmp_path) -> None:
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     levels = (scale_to_input(frame, 512, torch.device("cpu"))[0] * deviation + mean) * 255
     difference = (levels - 255 * expected).abs()
-    assert difference.max() < 1.01
+    assert difference.max() < 2.01
     assert (difference > 0.01).float().mean() < 0.01
