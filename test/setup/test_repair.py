@@ -5,13 +5,17 @@ import sys
 import threading
 import time
 
+from scripts.setup_env.steps import ALONE
+
 
 def test_interrupted_environment_is_made_again(checkout):
     """Killed while making .venv: the next run starts it anew; here it then stops at pip."""
     checkout.venv.mkdir()
     (checkout.venv / ".sam2s-unfinished").touch()
     (checkout.venv / "leftover").touch()
-    (checkout.root / "constraints.txt").write_text("torch==0\nsetuptools==0\nwheel==0\nsam2==0\n")
+    names = ("torch", "setuptools", "wheel", *ALONE)
+    pins = "".join(f"{name}==0\n" for name in names)
+    (checkout.root / "constraints.txt").write_text(pins)
     done = checkout.setup(PIP_NO_INDEX="1", PIP_FIND_LINKS="/nowhere", PIP_CONFIG_FILE="/dev/null")
     assert done.returncode == 2
     assert "[2/7] PyTorch failed: " in done.stderr
