@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sam2s_model.config import ModelConfig
 from sam2s_model.layers import LayerNorm2d, image_position, rotary_table
 
-SCORES_AT_ONCE = (32 << 20) // 4  # 32 MB of float32, see runtime/allocator.py
+SCORES_AT_ONCE = (32 << 20) // 4  # 32 MB of float32, see allocator.py
 
 
 class RotaryAttention(nn.Module):

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2s_model.allocator import keep_freed_memory
 from sam2s_model.model import Conditioned, Decoded, Features, MemoryBatch, PromptBatch, Sam2s
-from sam2s_model.runtime.allocator import keep_freed_memory
 from sam2s_model.runtime.base import RuntimeUnavailableError
 
 PRECISIONS = ("fp32", "bf16")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sam2s_model.allocator import keep_freed_memory
 from sam2s_model.synth import effects
 from sam2s_model.synth.errors import SceneError
 from sam2s_model.synth.instruments import atlas
@@ -42,6 +43,8 @@ def render_batch(
     if len(sizes) > 1:
         raise SceneError(f"scenes of one batch must have the same size; got {sorted(sizes)}")
     place = torch.device(device)
+    if place.type == "cpu":
+        keep_freed_memory()
     groups = _group(shots)
     width, height = shots[0][0].width, shots[0][0].height
     states = [scene.state(numbers) for scene, numbers in groups]

@@ -1,4 +1,4 @@
-"""How the C library keeps freed memory, which a CPU runtime asks for again on the next frame."""
+"""How the C library keeps freed memory, which the next frame asks for again."""
 
 from __future__ import annotations
 
