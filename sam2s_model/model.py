@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sam2s_model.backbone import ImageEncoder
 from sam2s_model.config import ModelConfig
-from sam2s_model.decoder import MaskDecoder, choose_mask
+from sam2s_model.decoder import MaskDecoder, Masks, choose_mask
 from sam2s_model.errors import Sam2sError
 from sam2s_model.layers import Mlp, distance_encoding
 from sam2s_model.memory import MemoryAttention, MemoryEncoder
@@ -154,15 +154,15 @@ class Sam2s(nn.Module):
         tokens = torch.cat((placed, pointers + pointer_time), dim=1)
         return Conditioned(conditioned, self.semantic(tokens, conditioned, seen))
 
-    def decode(self, features: Features, conditioned: Tensor, prompts: PromptBatch) -> Decoded:
-        """Draw the masks of N targets: `conditioned` [N, C, S/16, S/16] and their prompts."""
+    def draw(self, features: Features, conditioned: Tensor, prompts: PromptBatch) -> Masks:
+        """Draw all four masks of N targets: `conditioned` [N, C, S/16, S/16] and their prompts."""
         encoder = self.sam_prompt_encoder
         size = self.config.feature_size
         if prompts.masks is None:
             dense = encoder.no_masks(len(conditioned), size)
         else:
             dense = encoder.masks(prompts.masks, prompts.mask_given)
-        masks = self.sam_mask_decoder(
+        masks: Masks = self.sam_mask_decoder(
             conditioned,
             encoder.pe_layer.grid(size),
             features.fine_4,
@@ -171,11 +171,19 @@ class Sam2s(nn.Module):
             dense,
             prompts.labels != ABSENT if prompts.padded else None,
         )
-        logits, iou, token = choose_mask(masks, prompts.ambiguous)
+        return masks
+
+    def choose(self, masks: Masks, ambiguous: Tensor) -> Decoded:
+        """Keep one mask of each of N targets, and make its object pointer."""
+        logits, iou, token = choose_mask(masks, ambiguous)
         present = masks.object_score > 0
         logits = torch.where(present[:, None, None, None], logits, NO_OBJECT_LOGIT)
         pointer = torch.where(present[:, None], self.obj_ptr_proj(token).float(), self.no_obj_ptr)
         return Decoded(logits, iou, masks.object_score, pointer)
+
+    def decode(self, features: Features, conditioned: Tensor, prompts: PromptBatch) -> Decoded:
+        """Draw the masks of N targets and keep one of each."""
+        return self.choose(self.draw(features, conditioned, prompts), prompts.ambiguous)
 
     def encode_memory(
         self, features: Features, logits: Tensor, object_score: Tensor, binary: Tensor
