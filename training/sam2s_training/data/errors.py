@@ -1,0 +1,17 @@
+"""What can go wrong with training data."""
+
+from __future__ import annotations
+
+from sam2s_model.errors import Sam2sError
+
+
+class DataError(Sam2sError):
+    """The root of the training data's errors."""
+
+
+class DataSettingError(DataError):
+    """A setting of a source, the sampler, the augmentation or the loader that cannot be."""
+
+
+class NoTargetError(DataError):
+    """A clip in which nothing can be prompted on the first frame."""
