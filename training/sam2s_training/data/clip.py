@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -24,6 +24,8 @@ class Clip:
     masks: Tensor  # bool [N, T, S, S], one row a target; all False where it cannot be seen
     classes: Tensor  # int64 [N], index into the instruments of the text bank, or NO_CLASS
     name: str  # says where the clip comes from, for messages
+    numbers: tuple[int, ...]  # frame numbers in the video, one per frame
+    long: int = 0  # frames after the first that act as long-term memories (hybrid: scattered - 1)
 
     def to(self, device: torch.device | str) -> Clip:
         """Copy the clip to a device; from pinned memory without waiting."""
@@ -31,7 +33,7 @@ class Clip:
             tensor.to(device, non_blocking=True)
             for tensor in (self.images, self.masks, self.classes)
         )
-        return Clip(images, masks, classes, self.name)
+        return replace(self, images=images, masks=masks, classes=classes)
 
 
 class ClipSource(Protocol):

@@ -47,6 +47,11 @@ class SamplerSettings:
         """T, the frames of a clip."""
         return self.scattered + self.consecutive
 
+    @property
+    def long(self) -> int:
+        """Frames after the first that act as long-term memories."""
+        return self.scattered - 1 if self.policy == "hybrid" else 0
+
 
 def draw_frames(
     settings: SamplerSettings, length: int, random: np.random.Generator

@@ -189,6 +189,8 @@ class SyntheticSource:
                     ),
                     f"synthetic {indices[i]} (scene {draw.scene.seed}, "
                     f"frames {' '.join(map(str, draw.frames))})",
+                    tuple(int(frame) for frame in draw.frames),
+                    self.sampler.long,
                 )
             )
         return clips
