@@ -13,6 +13,7 @@ NAME = "sam2s_ros"
 
 # `ros2 run sam2s_ros NAME` and, after pip, NAME on the PATH. A node is one line here.
 NODES: dict[str, str] = {
+    "bring_up": "sam2s_ros.lifecycle:main",
     "endoscope_node": "sam2s_ros.endoscope_node:main",
 }
 
