@@ -5,24 +5,17 @@ from __future__ import annotations
 import array
 import time
 
-import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from sam2s_msgs.msg import RleMask
 from sam2s_ros.conversions import (
     ENCODINGS,
-    ConversionError,
     EmptyImageError,
     ImageLayoutError,
     TruncatedImageError,
-    UndecodableImageError,
     UnknownEncodingError,
-    compressed_to_rgb,
     image_to_labels,
     image_to_rgb,
     labels_to_image,
@@ -30,12 +23,14 @@ from sam2s_ros.conversions import (
     rgb_to_image,
     rle_to_mask,
 )
+from sam2s_ros.rle import RunLengthError
 
 pytestmark = pytest.mark.ros
 
 BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
 YUV = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
-BAYER = ("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
+BAYER = tuple(f"bayer_{p}{d}" for p in ("rggb", "bggr", "gbrg", "grbg") for d in (8, 16))
+BYTES |= {**dict.fromkeys(YUV, 2), **{name: 2 if name.endswith("16") else 1 for name in BAYER}}
 
 
 def message(raw: np.ndarray, encoding: str, padding: int = 0, big_endian: bool = False) -> Image:
@@ -105,17 +100,17 @@ def test_bayer_gives_back_smooth_colours(encoding, padding):
     """Each channel is a plane of its own slope, which interpolation restores inside."""
     y, x = np.mgrid[0:16, 0:20]
     truth = np.stack([4 * x + 60, 6 * y + 40, 200 - 3 * x - 2 * y], axis=2).astype(np.uint8)
-    pattern = encoding.removeprefix("bayer_").removesuffix("8")
-    raw = np.zeros((16, 20, 1), np.uint8)
+    pattern = encoding.removeprefix("bayer_")[:4]
+    raw = np.zeros((16, 20, BYTES[encoding]), np.uint8)
     for place, letter in enumerate(pattern):
         rows, columns = slice(place // 2, None, 2), slice(place % 2, None, 2)
-        raw[rows, columns, 0] = truth[rows, columns, "rgb".index(letter)]
+        raw[rows, columns, -1] = truth[rows, columns, "rgb".index(letter)]
     rgb = image_to_rgb(message(raw, encoding, padding)).astype(int)
     assert np.abs(rgb - truth)[2:-2, 2:-2].max() <= 1
 
 
 def test_every_encoding_is_tested_here():
-    assert set(ENCODINGS) == {*BYTES, *YUV, *BAYER}
+    assert set(ENCODINGS) == set(BYTES)
 
 
 def test_rgb_is_a_view_and_the_last_row_may_lack_its_padding():
@@ -127,41 +122,9 @@ def test_rgb_is_a_view_and_the_last_row_may_lack_its_padding():
     assert rgb[0, 0, 0] == before ^ 1
 
 
-@pytest.mark.parametrize(("suffix", "name"), [(".jpg", "jpeg"), (".png", "png")])
-@pytest.mark.parametrize("described", ["{}", "bgr8; {} compressed bgr8"])
-def test_compressed_pictures_are_decoded(suffix, name, described):
-    y, x = np.mgrid[0:48, 0:64]
-    truth = np.stack([x * 3, y * 4, 255 - x - y], axis=2).astype(np.uint8)
-    _, data = cv2.imencode(suffix, truth[:, :, ::-1])
-    compressed = CompressedImage(format=described.format(name))
-    compressed.data = array.array("B", data.tobytes())
-    rgb = compressed_to_rgb(compressed)
-    assert rgb.shape == truth.shape
-    worst = np.abs(rgb.astype(int) - truth).max()
-    assert worst == 0 if suffix == ".png" else worst < 24
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_cut_compressed_pictures_are_refused(suffix):
-    data = cv2.imencode(suffix, noise(64, 64, 3))[1].tobytes()
-    for length in (1, 30, len(data) // 2, len(data) - 12):
-        compressed = CompressedImage(format="jpeg" if suffix == ".jpg" else "png")
-        compressed.data = array.array("B", data[:length])
-        with pytest.raises(UndecodableImageError, match="damaged or cut short"):
-            compressed_to_rgb(compressed)
-
-
-def test_padded_jpeg_is_accepted():
-    truth = np.full((32, 32, 3), 90, np.uint8)
-    compressed = CompressedImage(format="jpeg")
-    padded = cv2.imencode(".jpg", truth)[1].tobytes() + bytes(500)
-    compressed.data = array.array("B", padded)
-    assert np.abs(compressed_to_rgb(compressed).astype(int) - 90).max() < 4
-
-
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_truncated_and_empty_images_are_refused(encoding):
-    channels = BYTES.get(encoding, 2 if encoding in YUV else 1)
+    channels = BYTES[encoding]
     image = message(noise(8, 8, channels), encoding)
     image.data = image.data[:-1]
     with pytest.raises(TruncatedImageError, match=r"holds \d+ bytes; 8×8 .* needs \d+"):
@@ -185,33 +148,10 @@ def test_impossible_layouts_are_refused():
 def test_unknown_encodings_are_refused_with_those_that_work():
     with pytest.raises(UnknownEncodingError, match=r"'32FC1' is not supported; publish rgb8, "):
         image_to_rgb(message(noise(4, 4, 4), "32FC1"))
-    with pytest.raises(UnknownEncodingError, match="publish jpeg or png"):
-        compressed_to_rgb(CompressedImage(format="tiff"))
-    with pytest.raises(EmptyImageError, match="no bytes"):
-        compressed_to_rgb(CompressedImage(format="png"))
     with pytest.raises(UnknownEncodingError, match="rgb8 or bgr8, not 'mono8'"):
         rgb_to_image(noise(4, 4, 3), encoding="mono8")
     with pytest.raises(UnknownEncodingError, match="must be mono8"):
         image_to_labels(message(noise(4, 4, 3), "rgb8"))
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    encoding=st.sampled_from([*ENCODINGS, "", "8UC3"]),
-    height=st.integers(0, 40), width=st.integers(0, 40), step=st.integers(0, 200),
-    size=st.integers(0, 4000), big_endian=st.booleans(),
-)  # fmt: skip
-def test_no_image_does_worse_than_a_conversion_error(
-    encoding, height, width, step, size, big_endian
-):
-    image = Image(height=height, width=width, step=step, encoding=encoding)
-    image.is_bigendian = int(big_endian)
-    image.data = array.array("B", bytes(size))
-    try:
-        rgb = image_to_rgb(image)
-    except ConversionError:
-        return
-    assert rgb.shape == (height, width, 3)
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
@@ -239,25 +179,14 @@ def test_label_maps_survive_the_way_there_and_back():
         rgb_to_image(labels)
 
 
-@pytest.mark.parametrize("fill", [0.0, 0.03, 0.5, 1.0])
-def test_run_lengths_follow_coco(fill):
-    mask = np.random.default_rng(2).random((9, 12)) < fill
+def test_masks_survive_the_way_there_and_back():
+    mask = noise(9, 12, 1)[:, :, 0] < 90
     message = mask_to_rle(mask)
-    runs, value = [0], False
-    for pixel in mask.flatten(order="F"):
-        if pixel != value:
-            runs.append(0)
-            value = pixel
-        runs[-1] += 1
-    assert list(message.counts) == runs
-    assert (message.height, message.width) == (9, 12)
+    assert (message.height, message.width) == mask.shape
+    assert sum(message.counts) == mask.size
     assert np.array_equal(rle_to_mask(message), mask)
-
-
-def test_run_lengths_that_do_not_fit_are_refused():
-    message = RleMask(height=4, width=4)
-    message.counts = array.array("I", [3, 4])
-    with pytest.raises(TruncatedImageError, match="add up to 7 pixels; 4×4 needs 16"):
+    message.height = 8
+    with pytest.raises(RunLengthError, match="add up to 108 pixels; 12×8 needs 96"):
         rle_to_mask(message)
 
 
@@ -267,7 +196,7 @@ def test_cost_at_full_hd(capsys):
     picture = noise(1080, 1920, 3)
     costs = {}
     for encoding in ENCODINGS:
-        channels = BYTES.get(encoding, 2 if encoding in YUV else 1)
+        channels = BYTES[encoding]
         image = message(noise(1080, 1920, channels), encoding)
         costs[f"from {encoding}"] = _fastest(lambda image=image: image_to_rgb(image))
     for encoding in ("rgb8", "bgr8"):
