@@ -7,21 +7,17 @@ after a crash shares its name with the dead one, which DDS discovery remembers f
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 
 from sam2s_model.errors import Sam2sError
-from sam2s_ros.dds import use_profile
+from sam2s_ros.client import RosClient
 
 STEP_SECONDS = 0.5  # for an answer about the state, before the question is repeated
 CONFIGURE_SECONDS = 600.0  # to load weights, and perhaps to build a graph for this device
@@ -40,45 +36,26 @@ class BringUpError(Sam2sError):
 
 
 class LifecycleClient:
-    """Asks and changes the state of one lifecycle node, through a node that others must not spin.
+    """Asks for and changes the state of one lifecycle node, by its full name."""
 
-    Args:
-        node: where the clients live; it is spun here while waiting.
-        target: full name of the lifecycle node, for example /left/tracker.
-    """
-
-    def __init__(self, node: Node, target: str) -> None:
-        self.node, self.target = node, target
-        self._get: Any = node.create_client(GetState, f"{target}/get_state")
-        self._change: Any = node.create_client(ChangeState, f"{target}/change_state")
+    def __init__(self, ros: RosClient, target: str) -> None:
+        self.ros, self.target = ros, target
+        self._get: Any = ros.node.create_client(GetState, f"{target}/get_state")
+        self._change: Any = ros.node.create_client(ChangeState, f"{target}/change_state")
 
     def close(self) -> None:
         """Give the clients back."""
-        self.node.destroy_client(self._get)
-        self.node.destroy_client(self._change)
+        self.ros.node.destroy_client(self._get)
+        self.ros.node.destroy_client(self._change)
 
     def state(self, seconds: float = STEP_SECONDS) -> int | None:
         """Ask once for the state, one of State.PRIMARY_STATE_* or a transition's; None: silence."""
-        answer = self._ask(self._get, GetState.Request(), seconds)
+        answer = self.ros.call(self._get, GetState.Request(), seconds)
         return None if answer is None else int(answer.current_state.id)
 
     def begin(self, transition: int) -> Any:
         """Request one of Transition.TRANSITION_* and return the future of its answer."""
         return self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-
-    def _ask(self, client: Any, request: Any, seconds: float) -> Any:
-        end = time.monotonic() + seconds
-        while not client.service_is_ready():
-            if time.monotonic() > end:
-                return None
-            rclpy.spin_once(self.node, timeout_sec=0.02)
-        future = client.call_async(request)
-        while not future.done() and time.monotonic() < end:
-            rclpy.spin_once(self.node, timeout_sec=0.05)
-        if not future.done():
-            client.remove_pending_request(future)
-            return None
-        return future.result()
 
 
 def bring_up(
@@ -122,15 +99,10 @@ def bring_up(
             doing = f"to {NAMES[asked]}" if pending is not None else "to start"
             say(f"waiting for {client.target} {doing}")
             next_words = time.monotonic() + SAY_SECONDS
-        _pause(client.node, pending)
+        wait = pending.done if pending is not None else (lambda: False)
+        client.ros.spin_until(wait, STEP_SECONDS)
     if alive():
         raise BringUpError(f"{client.target} was not active after {seconds:g} s; see its own log")
-
-
-def _pause(node: Node, pending: Any) -> None:
-    until = time.monotonic() + STEP_SECONDS
-    while time.monotonic() < until and not (pending is not None and pending.done()):
-        rclpy.spin_once(node, timeout_sec=0.05)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -144,18 +116,14 @@ def main(argv: list[str] | None = None) -> int:
         "--seconds", type=float, default=CONFIGURE_SECONDS, help=f"limit [{CONFIGURE_SECONDS:g}]"
     )
     args = parser.parse_args(remove_ros_args(sys.argv if argv is None else ["", *argv])[1:])
-    use_profile()
-    rclpy.init()
     try:
-        node = rclpy.create_node(f"sam2s_bring_up_{os.getpid()}")
-        bring_up(LifecycleClient(node, args.node), seconds=args.seconds, say=_say)
+        with RosClient("sam2s_bring_up") as ros:
+            bring_up(LifecycleClient(ros, args.node), seconds=args.seconds, say=_say)
     except BringUpError as error:
         _say(str(error))
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         return 130
-    finally:
-        rclpy.try_shutdown()
     _say(f"{args.node} is active")
     return 0
 
