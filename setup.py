@@ -83,6 +83,7 @@ setup(
         "pillow>=9.4",
         "psutil>=5.9",
         "PyYAML>=6.0",
+        "rosbags>=0.11",
         "safetensors>=0.4",
         "setuptools",
         "torch>=2.4",
