@@ -1,0 +1,1 @@
+"""The commands of `python -m sam2s_training`, a module each."""
