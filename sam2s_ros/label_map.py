@@ -1,0 +1,61 @@
+"""Label maps: one uint8 picture (H, W) that says which target each pixel belongs to. ROS-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+class Layer(NamedTuple):
+    """A target to draw. `certainty` makes logits (H, W); it is called only where masks overlap."""
+
+    value: int  # 1..255
+    mask: Mask  # (H, W)
+    area: int  # pixels of the mask
+    box: tuple[int, int, int, int] | None  # x0, y0, x1, y1 around the mask, x1 and y1 exclusive
+    certainty: Callable[[], NDArray[np.float32]]
+
+
+def draw_labels(height: int, width: int, layers: Sequence[Layer]) -> Labels:
+    """Draw targets into one map, 0 for background.
+
+    Where masks overlap, the target that is more certain of the pixel has it; of equally certain
+    ones, the first.
+    """
+    labels = np.zeros((height, width), np.uint8)
+    for layer in layers:
+        if layer.box is not None:
+            x0, y0, x1, y1 = layer.box
+            region = labels[y0:y1, x0:x1]
+            np.bitwise_or(region, _bits(layer.mask)[y0:y1, x0:x1] * np.uint8(layer.value), region)
+    if cv2.countNonZero(labels) != sum(layer.area for layer in layers):
+        _share_out(labels, layers)
+    return labels
+
+
+def _share_out(labels: Labels, layers: Sequence[Layer]) -> None:
+    """Give each pixel that several masks claim to one of them."""
+    claims = np.zeros(labels.shape, np.uint8)
+    for layer in layers:
+        claims += _bits(layer.mask)
+    places = np.flatnonzero(claims > 1)
+    best = np.full(places.size, -np.inf, np.float32)
+    winner = np.zeros(places.size, np.uint8)
+    for layer in layers:
+        inside = layer.mask.reshape(-1)[places]
+        if inside.any():
+            certainty = np.where(inside, layer.certainty().reshape(-1)[places], -np.inf)
+            better = certainty > best
+            best[better], winner[better] = certainty[better], layer.value
+    labels.reshape(-1)[places] = winner
+
+
+def _bits(mask: Mask) -> NDArray[np.uint8]:
+    return mask.view(np.uint8)
