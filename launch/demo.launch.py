@@ -16,7 +16,7 @@ ENDOSCOPE_FILE = "endoscope_params_file"  # params_file is the tracker's
 def generate_launch_description() -> LaunchDescription:
     """Describe the arguments, the DDS profile, both nodes and RViz."""
     return describe(
-        [*tracker_arguments(image="image_raw"), *endoscope_arguments(ENDOSCOPE_FILE), RVIZ],
+        [*tracker_arguments(image="image_raw"), *endoscope_arguments(ENDOSCOPE_FILE), *RVIZ],
         lambda values: [
             *node_actions(plan_endoscope(values, ENDOSCOPE_FILE)),
             *node_actions(plan_tracker(values)),

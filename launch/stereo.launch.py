@@ -14,7 +14,7 @@ from sam2s_ros.plan import plan_stereo, stereo_arguments
 def generate_launch_description() -> LaunchDescription:
     """Describe the arguments, the DDS profile, two trackers and RViz for the left one."""
     return describe(
-        [*stereo_arguments(), RVIZ],
+        [*stereo_arguments(), *RVIZ],
         lambda values: [
             *(action for plan in plan_stereo(values) for action in node_actions(plan)),
             *rviz_actions(values, tracker="left/tracker"),

@@ -14,6 +14,6 @@ from sam2s_ros.plan import plan_tracker, tracker_arguments
 def generate_launch_description() -> LaunchDescription:
     """Describe the arguments, the DDS profile, the tracker and RViz."""
     return describe(
-        [*tracker_arguments(), RVIZ],
+        [*tracker_arguments(), *RVIZ],
         lambda values: [*node_actions(plan_tracker(values)), *rviz_actions(values)],
     )

@@ -26,7 +26,10 @@ from sam2s_ros.share import shared_file
 
 PACKAGE = "sam2s_ros"
 RESPAWN_DELAY = 1.0  # seconds: a process that dies at once must not eat the machine
-RVIZ = Argument("rviz", "false", "also start RViz with the shipped configuration")
+RVIZ = (
+    Argument("rviz", "false", "also start RViz with the shipped configuration"),
+    Argument("frame", "endoscope", "fixed frame of RViz: the frame_id of the images"),
+)
 
 # Distributions whose Fast DDS is version 2, which reads the older variable.
 FAST_DDS_2 = ("humble", "iron", "jazzy")
@@ -98,7 +101,7 @@ def node_actions(plan: NodePlan) -> list[LaunchDescriptionEntity]:
 
 def rviz_actions(values: Mapping[str, str], tracker: str = "tracker") -> list[Node]:
     """Start RViz for a tracker of the namespace, if asked."""
-    if not truth(RVIZ.name, values[RVIZ.name]):
+    if not truth("rviz", values["rviz"]):
         return []
     return [
         Node(
@@ -106,7 +109,7 @@ def rviz_actions(values: Mapping[str, str], tracker: str = "tracker") -> list[No
             executable="rviz2",
             name="rviz",
             namespace=values["namespace"],
-            arguments=["-d", str(shared_file("config", RVIZ_CONFIG))],
+            arguments=["-d", str(shared_file("config", RVIZ_CONFIG)), "-f", values["frame"]],
             remappings=rviz_remappings(tracker),
             output="screen",
         )

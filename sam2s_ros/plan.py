@@ -17,7 +17,7 @@ EYES = ("left", "right")
 COMPRESSED = "/compressed"  # where image_transport publishes the compressed form of a topic
 
 # Topics that config/tracker.rviz shows, relative to a tracker node.
-RVIZ_TOPICS = ("overlay", "overlay/compressed", "label_map", "markers", "markers_array")
+RVIZ_TOPICS = ("overlay", "overlay/compressed", "label_map", "markers")
 
 Value = bool | int | float | str
 
