@@ -1,0 +1,175 @@
+"""The losses of SAM 2 and of SAM2S, as small pure functions.
+
+Masks are [..., H, W]: logits of a prediction and a target in 0..1, which may be soft. Each function
+gives one value per mask and leaves averaging to whoever calls it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2s_model.errors import Sam2sError
+
+AMBIGUITY = ("none", "entropy", "gaussian")
+AmbiguityName = Literal["none", "entropy", "gaussian"]
+
+
+class LossSettingsError(Sam2sError):
+    """A loss setting that cannot work."""
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What the loss is made of. The first four weights are SAM 2's."""
+
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0  # L1 between predicted and true IoU
+    presence: float = 1.0  # whether the target is in the frame
+    semantic: float = 0.5  # TSL: the class of instruments; 0 leaves the CLS token out
+    semantic_iou: float = 0.5  # TSL counts on frames whose predicted IoU reaches this ...
+    semantic_presence: float = 0.5  # ... and whose predicted presence reaches this
+    ambiguity: AmbiguityName = "none"  # ARL: how uncertain borders are treated
+    border_radius: int = 3  # ARL entropy: half width of the border region, in loss pixels
+    border_sigma: float = 2.0  # ARL gaussian: width of the soft border, in loss pixels
+    scale: int = 4  # masks are compared at this many times the decoder's resolution: 1, 2 or 4
+
+    def __post_init__(self) -> None:
+        if self.ambiguity not in AMBIGUITY:
+            raise LossSettingsError(
+                f"ambiguity is '{self.ambiguity}'; it must be one of {', '.join(AMBIGUITY)}"
+            )
+        if self.scale not in (1, 2, 4):
+            raise LossSettingsError(f"the loss's scale is {self.scale}; it must be 1, 2 or 4")
+        for name in ("focal", "dice", "iou", "presence", "semantic"):
+            if getattr(self, name) < 0:
+                raise LossSettingsError(f"the weight {name} is {getattr(self, name)}, below 0")
+        if self.border_radius < 1 or self.border_sigma <= 0:
+            raise LossSettingsError(
+                f"border_radius {self.border_radius} must be at least 1 and border_sigma "
+                f"{self.border_sigma} above 0"
+            )
+
+
+def focal_loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Cross-entropy that easy pixels hardly take part in, averaged over pixels: [...].
+
+    `alpha` weighs the target's inside against its outside, 1 - alpha.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    hard = (logits.sigmoid() - target).abs() ** gamma
+    side = alpha * target + (1 - alpha) * (1 - target)
+    loss = side * hard * entropy
+    if weight is not None:
+        loss = loss * weight
+    return loss.mean((-2, -1))
+
+
+def dice_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """One minus the overlap of prediction and target in relation to their sizes: [...]."""
+    drawn = logits.sigmoid()
+    if weight is not None:
+        drawn, target = drawn * weight, target * weight
+        # The product holds the weight twice; what lies in both must count like what lies in one.
+        both = (drawn * target / weight.clamp_min(1e-6)).sum((-2, -1))
+    else:
+        both = (drawn * target).sum((-2, -1))
+    sizes = drawn.sum((-2, -1)) + target.sum((-2, -1))
+    return 1 - (2 * both + 1) / (sizes + 1)
+
+
+def true_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """IoU of the drawn mask with the target; 1 where both are empty: [...], without gradient."""
+    drawn, wanted = logits.detach() > 0, target > 0.5
+    both = (drawn & wanted).sum((-2, -1))
+    either = (drawn | wanted).sum((-2, -1))
+    return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(both))
+
+
+def presence_loss(score: Tensor, present: Tensor) -> Tensor:
+    """Cross-entropy of the object score, a logit, with presence: [...]."""
+    return F.binary_cross_entropy_with_logits(score, present.to(score), reduction="none")
+
+
+# --- ARL ----------------------------------------------------------------------------------
+
+
+def border(mask: Tensor, radius: int) -> Tensor:
+    """The region where dilation and erosion of a mask [N, H, W] differ: [N, H, W] float 0/1."""
+    solid = (mask > 0.5).to(mask)[:, None]
+    grown, shrunk = _grown(solid, radius), 1 - _grown(1 - solid, radius)
+    return (grown - shrunk)[:, 0]
+
+
+def _grown(x: Tensor, radius: int) -> Tensor:
+    """The maximum over squares around each pixel, first along rows, then along columns."""
+    side = 2 * radius + 1
+    x = F.max_pool2d(x, (1, side), stride=1, padding=(0, radius))
+    return F.max_pool2d(x, (side, 1), stride=1, padding=(radius, 0))
+
+
+def entropy_weight(logits: Tensor, region: Tensor) -> Tensor:
+    """ARL `entropy`: pixels of the border region count less the less certain they are.
+
+    Args:
+        logits: [N, K, H, W] predictions.
+        region: [N, H, W] 0/1, from `border`.
+
+    Returns:
+        [N, K, H, W] in 0..1: 1 outside the region, 1 minus the entropy in bits inside. No gradient
+        flows, or uncertainty itself would be learned.
+    """
+    probability = logits.detach().sigmoid()
+    entropy = F.binary_cross_entropy(probability, probability, reduction="none") / math.log(2)
+    return 1 - region[:, None] * entropy.clamp(0, 1)
+
+
+def soft_target(mask: Tensor, sigma: float) -> Tensor:
+    """ARL `gaussian`: a mask [N, H, W] convolved with a Gaussian kernel of unit sum."""
+    radius = max(1, math.ceil(3 * sigma))
+    offset = torch.arange(-radius, radius + 1, dtype=mask.dtype, device=mask.device)
+    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    x = F.pad(mask[:, None], (radius, radius, radius, radius), mode="replicate")
+    x = F.conv2d(x, kernel[None, None, :, None])
+    return F.conv2d(x, kernel[None, None, None, :])[:, 0].clamp(0, 1)
+
+
+# --- TSL ----------------------------------------------------------------------------------
+
+
+def semantic_loss(vectors: Tensor, text: Tensor, log_scale: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of classes over scaled cosines; 0 where there is no instrument label.
+
+    Args:
+        vectors: [N, D] class vectors of unit length.
+        text: [K, D] embeddings of the instruments, of unit length.
+        log_scale: scalar, ln(1 / temperature).
+        classes: [N] long, -1 for what is no instrument.
+
+    Returns:
+        [N].
+    """
+    scores = log_scale.exp() * vectors.float() @ text.T
+    return F.cross_entropy(scores, classes, ignore_index=-1, reduction="none")
+
+
+def confident(
+    iou: Tensor, object_score: Tensor, classes: Tensor, settings: LossSettings
+) -> Tensor:
+    """Where TSL counts: instruments on frames that are tracked with confidence, [N] bool."""
+    sure = iou.detach() >= settings.semantic_iou
+    seen = object_score.detach().sigmoid() >= settings.semantic_presence
+    return sure & seen & (classes >= 0)
