@@ -23,6 +23,8 @@ from sam2s_training.data.resize import resize_ids, resize_images
 from sam2s_training.data.sampler import SamplerSettings, draw_frames
 
 MOST_OUTSIDE = 0.2  # of the camera's way out of the body on the first frame; more shows no target
+MOST_DRAWN_BACK = 0.7  # presence from which an instrument counts as in on the first frame
+CANDIDATES = 8  # draws of frame numbers to choose from; a scene's motion costs little to evaluate
 SAME_SCENE_TRIES = 4  # first frames without a target before another scene is taken
 TRIES = 64  # after which the settings are at fault, not chance
 
@@ -39,7 +41,8 @@ class SyntheticSettings:
     min_share: float = 0.0015  # of the picture that a target fills on the first frame
     thin_share: float = 0.0005  # the same for needle and thread
     min_visible: float = 0.25  # share of a target's pixels in view that must not be hidden there
-    tissue_weight: float = 0.35  # chance of a tissue to be chosen, relative to an instrument
+    tissue_weight: float = 0.25  # chance of a tissue to be chosen, relative to an instrument
+    instrument_first: float = 0.9  # share of the clips that want an instrument on the first frame
     scenes: int = 16  # scenes in turn, so that the clips of a batch show different ones
     clips_per_scene: int = 8  # clips before a scene is replaced; a new one costs some frames' time
     # Narrower ranges of the scene's parameters, such as {"bleeding": (0.4, 0.6)}; a number fixes.
@@ -50,7 +53,7 @@ class SyntheticSettings:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise DataSettingError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("min_share", "thin_share", "min_visible", "tissue_weight"):
+        for name in ("min_share", "thin_share", "min_visible", "tissue_weight", "instrument_first"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataSettingError(f"{name} is {getattr(self, name)}; a share is 0 to 1")
         self.ranges()
@@ -136,12 +139,13 @@ class SyntheticSource:
         random = randomness(self.seed, index, attempt)
         turn, slot = divmod(index, self.settings.scenes)
         scene = self._scene(slot, turn) if attempt < SAME_SCENE_TRIES else self._make_scene(random)
-        frames = draw_frames(self.sampler, self.length, random)
-        for _ in range(TRIES):
-            if scene.cameras(frames[:1].tolist())[0].outside <= MOST_OUTSIDE:
-                break
-            frames = draw_frames(self.sampler, self.length, random)
-        return _Draw(scene, frames, random)
+        draws = [draw_frames(self.sampler, self.length, random) for _ in range(CANDIDATES)]
+        state = scene.state([int(frames[0]) for frames in draws])
+        # A preference, not a promise: the rendered frame decides what can be prompted.
+        good = (state.camera.outside <= MOST_OUTSIDE).astype(np.int64)
+        if random.random() < self.settings.instrument_first and state.poses is not None:
+            good *= 1 + (state.poses.amount >= MOST_DRAWN_BACK).any(axis=1)
+        return _Draw(scene, draws[int(np.argmax(good))], random)
 
     def _scene(self, slot: int, turn: int) -> SurgicalScene:
         clips, scenes = self.settings.clips_per_scene, self.settings.scenes
