@@ -20,6 +20,14 @@ NODES: dict[str, str] = {
 # Commands of `sam2s` that live above the library.
 SAM2S_COMMANDS = {
     "doctor": "sam2s_ros.doctor",
+    "load-state": "sam2s_ros.commands.load_state",
+    "remove-target": "sam2s_ros.commands.remove_target",
+    "reset": "sam2s_ros.commands.reset",
+    "save-state": "sam2s_ros.commands.save_state",
+    "set-target": "sam2s_ros.commands.set_target",
+    "targets": "sam2s_ros.commands.targets",
+    "up": "sam2s_ros.commands.up",
+    "watch": "sam2s_ros.commands.watch",
 }
 
 

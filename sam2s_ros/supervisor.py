@@ -1,0 +1,88 @@
+"""Runs planned nodes as processes without launch: respawned when they die, ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from sam2s_ros.plan import NodePlan
+
+RESPAWN_DELAY = 1.0  # seconds: a process that dies at once must not eat the machine
+END_SECONDS = 5.0  # for a node to end after SIGINT, then again after SIGTERM
+
+
+class NodeProcess:
+    """One node of a plan; `starts` counts how often it was started."""
+
+    def __init__(self, plan: NodePlan, environment: Mapping[str, str]) -> None:
+        self.plan = plan
+        self.starts = 0
+        self._environment = dict(environment)
+        self._not_before = 0.0
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._told = False  # that this process has ended
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None before the first start."""
+        return None if self._popen is None else self._popen.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of a process that has ended; None while it runs."""
+        return None if self._popen is None else self._popen.poll()
+
+    def start(self) -> None:
+        """Start the process; it inherits this one's output."""
+        command = [sys.executable, "-m", f"sam2s_ros.{self.plan.executable}"]
+        # A session of its own: Ctrl-C reaches it once, from here, and not from the terminal too.
+        self._popen = subprocess.Popen(
+            [*command, *self.plan.ros_arguments()],
+            env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self.starts += 1
+        self._told = False
+
+    def tend(self, say: Callable[[str], None]) -> bool:
+        """Start the process again if it has died; tells whether it is to be counted on."""
+        if self.code is None:
+            return True
+        if not self._told:
+            self._told = True
+            self._not_before = time.monotonic() + RESPAWN_DELAY
+            then = ": starting it again" if self.plan.respawn else ""
+            say(f"{self.plan.full_name} ended with code {self.code}{then}")
+        if not self.plan.respawn:
+            return False
+        if time.monotonic() >= self._not_before:
+            self.start()
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the process and whatever it started."""
+        if self._popen is not None and self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, number)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end; tells whether it has come."""
+        if self._popen is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(seconds)
+        return self.code is not None or self._popen is None
+
+
+def end_all(processes: Sequence[NodeProcess]) -> None:
+    """End all processes, gently first; none is left when this returns."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            process.signal(number)
+        deadline = time.monotonic() + END_SECONDS
+        ended = [process.wait(max(0.0, deadline - time.monotonic())) for process in processes]
+        if all(ended):
+            return
