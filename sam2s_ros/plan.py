@@ -90,9 +90,7 @@ def shared_tracker_arguments() -> tuple[Argument, ...]:
     return (
         Argument("transport", "", "raw or compressed; empty: as in the params_file"),
         Argument("model", "", "weights, by name or path; empty: as in the params_file"),
-        Argument(
-            "params_file", str(shared_file("config", TRACKER_CONFIG)), "every parameter of the node"
-        ),
+        Argument("params_file", "", "every parameter of the node; empty: the shipped tracker.yaml"),
         Argument("autostart", "true", "configure and activate the node, after each respawn too"),
         *common_arguments(),
     )
@@ -107,8 +105,8 @@ def endoscope_arguments(params_file: str = "params_file") -> tuple[Argument, ...
         Argument("rate", "", f"frames per second; empty: as in the {params_file}"),
         Argument(
             params_file,
-            str(shared_file("config", ENDOSCOPE_CONFIG)),
-            "every parameter of the simulated endoscope",
+            "",
+            "every parameter of the simulated endoscope; empty: the shipped endoscope.yaml",
         ),
     )
 
@@ -139,7 +137,7 @@ def plan_tracker(values: Mapping[str, str], *, image: str = "", namespace: str =
         executable="tracker_node",
         name="tracker",
         namespace=join(values["namespace"], namespace),
-        params_file=values["params_file"],
+        params_file=values["params_file"] or str(shared_file("config", TRACKER_CONFIG)),
         parameters={**parameters, **_time(values)},
         remappings=(("image", topic), (f"image{COMPRESSED}", f"{topic}{COMPRESSED}")),
         log_level=values["log_level"],
@@ -170,7 +168,7 @@ def plan_endoscope(values: Mapping[str, str], params_file: str = "params_file") 
         executable="endoscope_node",
         name="endoscope",
         namespace=values["namespace"],
-        params_file=values[params_file],
+        params_file=values[params_file] or str(shared_file("config", ENDOSCOPE_CONFIG)),
         parameters={**parameters, **_time(values)},
         log_level=values["log_level"],
         respawn=truth("respawn", values["respawn"]),
