@@ -35,6 +35,15 @@ class Clip:
         )
         return replace(self, images=images, masks=masks, classes=classes)
 
+    def pin_memory(self) -> Clip:
+        """Copy the clip to pinned memory, from which a GPU copies without the CPU waiting."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            masks=self.masks.pin_memory(),
+            classes=self.classes.pin_memory(),
+        )
+
 
 class ClipSource(Protocol):
     """Gives clips by number."""

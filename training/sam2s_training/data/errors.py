@@ -15,3 +15,7 @@ class DataSettingError(DataError):
 
 class NoTargetError(DataError):
     """A clip in which nothing can be prompted on the first frame."""
+
+
+class ClipError(DataError):
+    """A clip that could not be made; names its number and, where known, its video."""

@@ -115,6 +115,10 @@ class SyntheticSource:
         self._class_of = _class_numbers(instruments)
         self._scenes: OrderedDict[tuple[int, int], SurgicalScene] = OrderedDict()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the scenes behind on the way to another process; they are made anew there."""
+        return {**self.__dict__, "_scenes": OrderedDict()}
+
     def sample(self, index: int) -> Clip:
         """Render clip `index`."""
         return self.samples([index])[0]
