@@ -30,6 +30,11 @@ SAM2S_COMMANDS = {
     "watch": "sam2s_ros.commands.watch",
 }
 
+# Modes of `sam2s bench` that live above the library.
+SAM2S_BENCHES = {
+    "ros": "sam2s_ros.commands.bench_ros",
+}
+
 
 def share(folder: str, *patterns: str) -> tuple[str, list[str]]:
     """Name the files of a folder that are installed to share/sam2s_ros/FOLDER."""
@@ -127,6 +132,7 @@ setup(
             *(f"{node} = {target}" for node, target in NODES.items()),
         ],
         "sam2s.commands": [f"{name} = {module}" for name, module in SAM2S_COMMANDS.items()],
+        "sam2s.bench": [f"{name} = {module}" for name, module in SAM2S_BENCHES.items()],
     },
     cmdclass={"install_scripts": InstallScripts, "develop": Develop},
     zip_safe=False,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
+
+MODES = "sam2s.bench"  # entry points of packages above the library that time more than the tracker
 
 HELP = "time the tracker by stage, alone or beside the reference SAM 2 predictor"
 
@@ -32,6 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-peak-memory", action="store_true", help="skip the separate runs that measure memory"
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    modes = {entry.name: entry.value for entry in entry_points(group=MODES)}
+    if modes:
+        children = parser.add_subparsers(dest="mode", metavar="MODE", title="instead of the tracker")
+    for name, path in sorted(modes.items()):
+        module = import_module(path)
+        child = children.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        module.add_arguments(child)
+        child.set_defaults(run=module.run)
 
 
 def run(args: argparse.Namespace) -> int:
