@@ -34,15 +34,13 @@ class World:
         """Add numbers up over all processes; a barrier too."""
         if self.size == 1:
             return [float(value) for value in values]
-        # NCCL moves tensors of its own device only; gloo those of the CPU.
-        tensor = torch.tensor(values, dtype=torch.float64, device=self._carrier)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor.tolist()]
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """Add a tensor up over all processes."""
+        """Add a tensor of this process's device up over all processes, in place."""
         if self.size > 1:
-            tensor = tensor.to(self._carrier)
             dist.all_reduce(tensor)
         return tensor
 
@@ -50,11 +48,6 @@ class World:
         """End the connection to the other processes."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
-
-    @property
-    def _carrier(self) -> torch.device:
-        backend = str(dist.get_backend())
-        return self.device if backend == "nccl" else torch.device("cpu")
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -68,7 +61,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise DeviceError("this machine offers no CUDA device; give --device cpu, or auto")
-        if device.index is None:
+        if ":" not in name:
             device = torch.device("cuda", local_rank)
         if device.index >= torch.cuda.device_count():
             raise DeviceError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sam2s_training.data.clip import Clip, take
+from sam2s_training.data.loader import Loader, LoaderSettings
 from sam2s_training.data.sampler import SamplerSettings
 from sam2s_training.data.synthetic import SyntheticSettings, SyntheticSource
 from sam2s_training.distributed import World
@@ -13,21 +13,14 @@ from sam2s_training.distributed import World
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where clips come from."""
+    """Where clips come from, and who makes them."""
 
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Clips of one micro-step, and their numbers."""
-
-    clips: list[Clip]
-    indices: list[int]
-
-
-def batches(
+def open_loader(
     settings: DataSettings,
     *,
     size: int,
@@ -36,21 +29,34 @@ def batches(
     batch: int,
     first: int,
     world: World,
-) -> Iterator[Batch]:
-    """Give this process's batches, for ever.
+) -> Loader:
+    """Open the data of a phase.
 
-    Of `n = batch · world.size` clips in a row from `first` on, process r takes those numbered
-    first + r, first + r + world.size, …: all processes together have what one would have.
+    Args:
+        settings: the phase's `data` section.
+        size: side of the clips, pixels.
+        seed: the recipe's.
+        instruments: of the text bank, in its order.
+        batch: clips per process and micro-step.
+        first: number of the first clip, over all processes.
+        world: the processes that train together.
     """
+    # Worker processes render on the CPU; a thread, or nobody, where the training computes.
+    device = "cpu" if settings.loader.ahead == "processes" else world.device
     source = SyntheticSource(
         size,
         settings.synthetic,
         settings.sampler,
         seed=seed,
         instruments=instruments,
+        device=device,
+    )
+    return Loader(
+        source,
+        batch,
+        settings.loader,
+        first=first,
+        rank=world.rank,
+        world=world.size,
         device=world.device,
     )
-    while True:
-        indices = [first + world.rank + k * world.size for k in range(batch)]
-        yield Batch(take(source, indices), indices)
-        first += batch * world.size

@@ -142,9 +142,19 @@ class Recipe:
         return dict(plain(self))
 
     def digest(self) -> str:
-        """Make a short hash that changes with any setting."""
-        text = json.dumps(self.plain(), sort_keys=True)
+        """Make a short hash that changes with any setting that a result depends on."""
+        text = json.dumps(what_matters(self.plain()), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def what_matters(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a plain recipe what changes nothing that is learned: logs, and who loads."""
+    kept = {key: value for key, value in recipe.items() if key != "log"}
+    kept["phases"] = [
+        {**phase, "data": {k: v for k, v in phase["data"].items() if k != "loader"}}
+        for phase in recipe["phases"]
+    ]
+    return kept
 
 
 def parse_recipe(content: object, where: str) -> Recipe:

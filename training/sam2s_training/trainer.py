@@ -22,12 +22,13 @@ from sam2s_model.errors import Sam2sError
 from sam2s_model.model import Sam2s
 from sam2s_training import optim, seeds
 from sam2s_training.checkpoint import Checkpoint, newest
+from sam2s_training.data.loader import Batch
 from sam2s_training.distributed import World
 from sam2s_training.export import write_ema
-from sam2s_training.feed import Batch, batches
+from sam2s_training.feed import open_loader
 from sam2s_training.log import CSV_NAME, Board, CsvLog, ProgressLine, RowSums, duration
 from sam2s_training.pictures import batch_picture, save_picture
-from sam2s_training.recipe import PhaseSettings, Recipe
+from sam2s_training.recipe import PhaseSettings, Recipe, what_matters
 from sam2s_training.schema import differences
 from sam2s_training.start import fresh_model, load_bank
 from sam2s_training.unroll import Unroll, UnrollOutput
@@ -98,11 +99,10 @@ class _Stage:
             self.module = DistributedDataParallel(
                 self.unroll,
                 device_ids=[world.device] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,
                 find_unused_parameters=True,
                 gradient_as_bucket_view=True,
             )
-        self.batches = batches(
+        self.loader = open_loader(
             phase.data,
             size=phase.image_size,
             seed=recipe.seed,
@@ -180,7 +180,7 @@ class Trainer:
                 f"{path} is of a '{state.preset}' model, the recipe {recipe.name} trains "
                 f"'{recipe.model.preset}'; choose another folder (--out), or the recipe of that run"
             )
-        changes = differences(state.recipe, recipe.plain())
+        changes = differences(what_matters(state.recipe), what_matters(recipe.plain()))
         if changes and not self.settings.accept_changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise ForeignCheckpointError(
@@ -239,21 +239,22 @@ class Trainer:
         stage = _Stage(self.recipe, phase, self.state, self.world)
         row = RowSums(self.state.row)
         self._agree_to_stop()
-        while done < phase.steps and not self._stop:
-            begin = time.monotonic()
-            values, waited = self._step(stage, done)
-            done += 1
-            row.add(values, time.monotonic() - begin, waited)
-            if self.world.is_main:
-                if self.state.step % self.recipe.log.every == 0 or done == phase.steps:
-                    self._write_row(stage, done, row)
-                self.state.row = row.state()
-                self._after_step(stage)
-            self._agree_to_stop()
+        with stage.loader:
+            while done < phase.steps and not self._stop:
+                begin, waited = time.monotonic(), stage.loader.waited
+                values = self._step(stage, done)
+                done += 1
+                row.add(values, time.monotonic() - begin, stage.loader.waited - waited)
+                if self.world.is_main:
+                    if self.state.step % self.recipe.log.every == 0 or done == phase.steps:
+                        self._write_row(stage, done, row)
+                    self.state.row = row.state()
+                    self._after_step(stage)
+                self._agree_to_stop()
         self._capture(stage)
 
-    def _step(self, stage: _Stage, done: int) -> tuple[dict[str, float], float]:
-        """Take one step of the optimiser; gives what it measured, and the seconds without data."""
+    def _step(self, stage: _Stage, done: int) -> dict[str, float]:
+        """Take one step of the optimiser; gives what it measured."""
         state, world, settings = self.state, self.world, stage.phase.optim
         # Whatever draws from the global generators starts from the step's own seed.
         torch.manual_seed(seeds.seed_of(self.recipe.seed, seeds.GLOBAL, state.step, world.rank))
@@ -261,11 +262,8 @@ class Trainer:
         optim.set_learning_rate(stage.optimizer, rate)
         stage.optimizer.zero_grad(set_to_none=True)
         outputs = []
-        waited = 0.0
         for turn in range(settings.accumulate):
-            begin = time.monotonic()
-            batch = next(stage.batches)
-            waited += time.monotonic() - begin
+            batch = next(stage.loader)
             dice = [seeds.seed_of(self.recipe.seed, seeds.PROMPTS, i) for i in batch.indices]
             with contextlib.ExitStack() as stack:
                 # Gradients are exchanged once a step, with the last micro-step's.
@@ -290,7 +288,7 @@ class Trainer:
         state.step += 1
         state.clips += stage.clips_per_step
         state.seconds = self._seconds_before + time.monotonic() - self._start
-        return {**self._means(outputs), "grad_norm": norm}, waited
+        return {**self._means(outputs), "grad_norm": norm}
 
     def _means(self, outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
         """Average over micro-steps and processes; what nothing was counted for is left out."""
