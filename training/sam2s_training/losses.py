@@ -166,9 +166,7 @@ def semantic_loss(vectors: Tensor, text: Tensor, log_scale: Tensor, classes: Ten
     return F.cross_entropy(scores, classes, ignore_index=-1, reduction="none")
 
 
-def confident(
-    iou: Tensor, object_score: Tensor, classes: Tensor, settings: LossSettings
-) -> Tensor:
+def confident(iou: Tensor, object_score: Tensor, classes: Tensor, settings: LossSettings) -> Tensor:
     """Where TSL counts: instruments on frames that are tracked with confidence, [N] bool."""
     sure = iou.detach() >= settings.semantic_iou
     seen = object_score.detach().sigmoid() >= settings.semantic_presence

@@ -28,7 +28,9 @@ class PromptSettings:
     click: float = 0.6  # shares of the prompts that begin a target; they are scaled to sum to 1
     box: float = 0.2
     mask: float = 0.2
-    more_clicks: float = 0.5  # share of targets begun by clicks or a box that get further clicks ...
+    more_clicks: float = (
+        0.5  # share of targets begun by clicks or a box that get further clicks ...
+    )
     max_clicks: int = 2  # ... on the same frame, this many at most
     correct: float = 0.3  # share of clips with corrective clicks on later frames ...
     max_corrected: int = 2  # ... on this many frames at most
@@ -47,7 +49,7 @@ class PromptSettings:
 
 
 class Dice:
-    """One clip's source of chance: the same seed, the same prompts, whatever else is in the batch."""
+    """One clip's source of chance: the same seed, the same prompts in any batch."""
 
     def __init__(self, seed: int) -> None:
         self.python = random.Random(seed)

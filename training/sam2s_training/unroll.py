@@ -141,7 +141,9 @@ class Unroll(nn.Module):
         """Pass a batch of clips; `seeds` are their sources of chance, one each."""
         frames, device = _checked(clips, self.model), clips[0].images.device
         rows = self._rows(clips, seeds)
-        fixed = [prompts.frames_to_correct(self.prompt, frames, dice) for dice in _dice(rows, clips)]
+        fixed = [
+            prompts.frames_to_correct(self.prompt, frames, dice) for dice in _dice(rows, clips)
+        ]
         features = self._encode(clips)
         ledger = _Ledger(len(clips), device)
         memory: list[_Written] = []
@@ -156,9 +158,7 @@ class Unroll(nn.Module):
                 continue
             active = torch.tensor(tracked + starting, device=device)
             seen = Features(*(level[rows.clip[active], t] for level in features))
-            conditioned, vectors = self._condition(
-                seen, rows, memory, clips, t, tracked, starting
-            )
+            conditioned, vectors = self._condition(seen, rows, memory, clips, t, tracked, starting)
             corrected = [n for n in tracked if t in fixed[int(rows.clip[n])]]
             decoded, prompted = self._decode(
                 seen, conditioned, vectors, rows, t, tracked, starting, corrected, ledger
@@ -198,7 +198,7 @@ class Unroll(nn.Module):
         scaled = (images.flatten(0, 1).float() / 255.0 - mean) / deviation
         features: Features = self._maybe_again(self.model.encode_image, scaled)
         shape = images.shape[:2]
-        return Features(*(level.unflatten(0, shape) for level in features))
+        return Features(*(level.reshape(*shape, *level.shape[1:]) for level in features))
 
     def _maybe_again(self, stage: Callable[..., Any], *args: Any) -> Any:
         if self.settings.checkpoint and torch.is_grad_enabled():
@@ -333,7 +333,9 @@ class Unroll(nn.Module):
             tokens = self._prompt_batch(points, labels, logits, given, device)
         masks = self.model.draw(seen, conditioned, tokens)
         drawn = self._choose(masks, tokens.ambiguous & ~given, visible)
-        self._learn(ledger, masks, drawn, tokens.ambiguous, truth, visible, ~given, rows.clip[active])
+        self._learn(
+            ledger, masks, drawn, tokens.ambiguous, truth, visible, ~given, rows.clip[active]
+        )
         if len(vectors):
             self._learn_class(ledger, vectors, drawn, rows, active[: len(tracked)])
         if output is not None:
@@ -402,8 +404,7 @@ class Unroll(nn.Module):
         """Keep one mask of each, told by the truth or by the model whether it is there."""
         if self.settings.presence == "truth":
             told = torch.where(visible, CERTAIN, -CERTAIN).to(masks.object_score)
-            chosen = self.model.choose(masks._replace(object_score=told), ambiguous)
-            return chosen
+            masks = masks._replace(object_score=told)
         return self.model.choose(masks, ambiguous)
 
     def _draw_again(
@@ -534,7 +535,9 @@ class Unroll(nn.Module):
     def _output(self, ledger: _Ledger, drawn: Tensor) -> UnrollOutput:
         weighted = ("focal", "dice", "iou", "presence", "semantic")
         means = {name: ledger.mean(name) for name in weighted}
-        loss = sum((getattr(self.loss, name) * means[name] for name in weighted), torch.zeros(()).to(drawn))
+        loss = sum(
+            (getattr(self.loss, name) * means[name] for name in weighted), torch.zeros(()).to(drawn)
+        )
         parts = {name: value.detach() for name, value in means.items()}
         for name in ("drawn_iou", "presence_right", "class_right"):
             parts[name] = ledger.average(name)

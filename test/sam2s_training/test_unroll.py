@@ -1,0 +1,207 @@
+"""A clip in training is a clip at run time, with gradients."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from sam2s_model import ModelConfig, Prompt, Sam2s, StreamTracker
+from sam2s_model.config import MemorySettings
+from sam2s_model.random_weights import lively_model
+from sam2s_training.data.clip import Clip
+from sam2s_training.losses import LossSettings
+from sam2s_training.prompts import PromptSettings
+from sam2s_training.unroll import Unroll, UnrollError, UnrollSettings
+
+SIZE = 96
+CONFIG = ModelConfig.preset("nano", image_size=SIZE)
+SIDE = 15  # of the squares; erosions of 1, 2 and 4 pixels leave just the middle
+BY_CLICK = PromptSettings(
+    click=1, box=0, mask=0, more_clicks=0, correct=0, late=0, middle=1, box_jitter=0
+)
+BY_BOX = dataclasses.replace(BY_CLICK, click=0, box=1)
+BY_MASK = dataclasses.replace(BY_CLICK, click=0, mask=1)
+BEGINNINGS = {"click": BY_CLICK, "box": BY_BOX, "mask": BY_MASK}
+
+
+def clip(frames: int, targets: int = 2, seed: int = 0, long: int = 0, stride: int = 1) -> Clip:
+    """Squares of noise that wander over noise."""
+    random = np.random.default_rng(seed)
+    images = torch.from_numpy(random.integers(0, 255, (frames, 3, SIZE, SIZE), np.uint8))
+    masks = torch.zeros(targets, frames, SIZE, SIZE, dtype=torch.bool)
+    for n in range(targets):
+        for t in range(frames):
+            top, left = 10 + 30 * n + 2 * t, 20 + 3 * t
+            masks[n, t, top : top + SIDE, left : left + SIDE] = True
+    numbers = tuple(range(0, frames * stride, stride))
+    return Clip(images, masks, torch.arange(targets) - 1, f"clip {seed}", numbers, long)
+
+
+def tracked(model, one: Clip, prompts, memory) -> torch.Tensor:
+    tracker = StreamTracker(model, memory)
+    for n, prompt in enumerate(prompts):
+        tracker.add_target(f"{n}", prompt)
+    drawn = []
+    for image in one.images:
+        result = tracker.step(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+        drawn.append(torch.stack([result[f"{n}"].low_res_logits for n in range(len(prompts))]))
+    return torch.stack(drawn, dim=1)
+
+
+def prompt(kind: str, mask: torch.Tensor) -> Prompt:
+    rows, columns = torch.where(mask)
+    x, y = int(columns.min()), int(rows.min())
+    if kind == "click":
+        return Prompt(points=[[x + SIDE // 2, y + SIDE // 2]], labels=[1])
+    if kind == "box":
+        return Prompt(box=[x, y, x + SIDE, y + SIDE])
+    return Prompt(mask=mask.numpy())
+
+
+@pytest.mark.parametrize("policy", ["divemem", "sam2"])
+@pytest.mark.parametrize("kind", ["click", "box", "mask"])
+def test_unrolled_masks_are_the_trackers(policy, kind):
+    model = lively_model(CONFIG, seed=3)
+    one = clip(8)
+    # Without candidates for the long-term memory, and with memories in full precision.
+    memory = MemorySettings(policy=policy, iou_threshold=1.0)
+    expected = tracked(model, one, [prompt(kind, mask[0]) for mask in one.masks], memory)
+    unrolled = Unroll(model, LossSettings(semantic=0), BEGINNINGS[kind])
+    with torch.no_grad():
+        logits = unrolled([one], [7]).logits
+    torch.testing.assert_close(logits, expected, atol=2e-3, rtol=1e-4)
+    assert expected.std() > 0.1  # masks of some contrast, or agreeing would be easy
+
+
+def test_a_clip_is_the_same_in_any_batch():
+    unrolled = Unroll(Sam2s(CONFIG), LossSettings(semantic=0))
+    clips = [clip(4, targets=1, seed=1), clip(4, targets=2, seed=2)]
+    both = unrolled(clips, [11, 12])
+    alone = [unrolled([one], [seed]) for one, seed in zip(clips, (11, 12), strict=True)]
+    torch.testing.assert_close(both.loss, (alone[0].loss + alone[1].loss) / 2)
+    torch.testing.assert_close(
+        both.logits, torch.cat([a.logits for a in alone]), atol=1e-4, rtol=1e-4
+    )
+
+
+def roles(one: Clip, frame: int) -> list[int]:
+    """Roles that the memory of the clip's first target has on a frame, oldest entry first."""
+    seen: list[list[int]] = []
+
+    class Watching(Sam2s):
+        def attend_memory(self, features, memory, semantics=True):
+            shown = memory.seen[0, : memory.role.shape[1]]
+            seen.append([int(r) for r, s in zip(memory.role[0], shown, strict=True) if s])
+            return super().attend_memory(features, memory, semantics)
+
+    with torch.no_grad():
+        Unroll(Watching(CONFIG), unroll=UnrollSettings(presence="truth"), prompt=BY_CLICK)(
+            [one], [0]
+        )
+    return seen[frame - 1]
+
+
+def test_scattered_frames_take_the_long_term_slots():
+    conditional, long = CONFIG.num_recent, CONFIG.num_recent + 1
+    hybrid = clip(8, long=2)
+    assert roles(hybrid, 1) == [conditional]
+    assert roles(hybrid, 3) == [conditional, long, long]
+    assert roles(hybrid, 7) == [conditional, long, long, 3, 2, 1, 0]
+    assert roles(clip(8), 7) == [conditional, 5, 4, 3, 2, 1, 0]
+    assert roles(clip(9), 8) == [conditional, 5, 4, 3, 2, 1, 0]  # the window holds six
+
+
+def test_a_frame_without_the_target_leaves_no_memory():
+    one = clip(4, targets=1)
+    one.masks[0, 1] = False
+    assert roles(one, 3) == [CONFIG.num_recent, 0]
+
+
+def test_absence_teaches_presence_alone():
+    model = Sam2s(CONFIG)
+    one = clip(2, targets=1)
+    one.masks[0, 1] = False
+    settings = LossSettings(semantic=0)
+    out = Unroll(model, settings, BY_MASK)([one], [0])
+    # The first frame was given as a mask and the second is empty: there is no shape to learn.
+    assert out.parts["focal"] == 0
+    assert out.parts["dice"] == 0
+    assert out.parts["presence"] > 0
+
+
+def test_each_part_of_the_model_learns():
+    torch.manual_seed(0)
+    model = Sam2s(CONFIG)
+    text = torch.nn.functional.normalize(torch.randn(5, CONFIG.semantic_dim), dim=1)
+    # A gate that is open: an untrained model is confident of nothing.
+    settings = LossSettings(semantic_iou=0.0, semantic_presence=0.0)
+    asked = PromptSettings(late=0, more_clicks=1, correct=1)
+    unrolled = Unroll(model, settings, asked, UnrollSettings(presence="truth"), text)
+    clips = [clip(4, seed=s, long=1) for s in range(6)]
+    for one in clips:
+        one.masks[1, 2] = False
+    unrolled(clips, list(range(6))).loss.backward()
+    still = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    # Of the three ambiguous masks only the best one learns its shape, perhaps always the same.
+    heads = {n for n in still if "output_hypernetworks_mlps" in n}
+    assert len({n.split(".")[2] for n in heads}) <= 2
+    # What SAM 2 never uses, and what an absent frame would write, which is not written.
+    assert still - heads <= {"no_mem_pos_enc", "no_obj_embed_spatial", "no_obj_ptr"}
+
+
+def test_recomputing_changes_no_gradient():
+    def gradients(again: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = Sam2s(CONFIG)
+        Unroll(model, unroll=UnrollSettings(presence="truth", checkpoint=again))(
+            [clip(3)], [5]
+        ).loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    for plain, again in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(plain, again)
+
+
+@pytest.mark.parametrize("ambiguity", ["none", "entropy", "gaussian"])
+def test_a_few_steps_on_one_clip_lower_the_loss(ambiguity):
+    torch.manual_seed(0)
+    model = Sam2s(CONFIG)
+    unrolled = Unroll(
+        model,
+        LossSettings(ambiguity=ambiguity, scale=1),
+        BY_CLICK,
+        UnrollSettings(presence="truth"),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    values = []
+    for _ in range(12):
+        loss = unrolled([clip(3)], [0]).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.7 * values[0]
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ([], "at least one clip"),
+        ([clip(2), clip(3)], "alike"),
+        ([dataclasses.replace(clip(2), numbers=(1,))], "2 frames but 1 frame numbers"),
+        ([clip(2, targets=0)], "target"),
+        (
+            [dataclasses.replace(clip(2), images=torch.zeros(2, 3, 64, 64, dtype=torch.uint8))],
+            "64 pixels, but the model takes 96",
+        ),
+    ],
+)
+def test_clips_that_make_no_batch_are_refused(clips, message):
+    with pytest.raises(UnrollError, match=message):
+        Unroll(Sam2s(CONFIG))(clips, [0] * len(clips))
+
+
+def test_settings_that_cannot_work_are_refused():
+    with pytest.raises(UnrollError, match="truth"):
+        UnrollSettings(presence="guess")
