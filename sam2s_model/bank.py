@@ -128,6 +128,21 @@ class MemoryBank:
         self.pointers[target] = self.pointers[source]
         self.frames[target] = self.frames[source]
 
+    def forget_from(self, frame: int) -> None:
+        """Forget the entries of this frame and of all later ones."""
+        for slot, number in enumerate(self.frames):
+            if number >= frame:
+                self.frames[slot] = EMPTY
+        self.newest = self._newest(self.layout.recent)
+        self.newest_pointer = self._newest(self.layout.recent_pointers)
+        if self.frames[self.layout.candidate] == EMPTY:
+            self.candidates = 0
+            self.candidate_similarity = 0.0
+
+    def _newest(self, group: range) -> int:
+        held = self.filled(group)
+        return group.index(held[-1]) if held else -1
+
     # --- reading --------------------------------------------------------------------------
 
     def filled(self, group: range) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import time
@@ -23,7 +24,7 @@ from sam2s_model.model import Decoded, Features, Sam2s
 from sam2s_model.prompt import Prompt, PromptError
 from sam2s_model.result import FrameResult, TargetResult, TrackState
 from sam2s_model.runtime.base import Runtime, RuntimeUnavailableError
-from sam2s_model.runtime.eager import EagerRuntime
+from sam2s_model.runtime.eager import EagerRuntime, shrink
 from sam2s_model.target import Target
 from sam2s_model.textbank import TextBank
 
@@ -61,6 +62,10 @@ class TargetNameError(Sam2sError):
 
 class TooManyTargetsError(Sam2sError):
     """More targets than the tracker was made for."""
+
+
+class BranchError(Sam2sError):
+    """A target of a branch that has not been brought up to the tracker's own frame."""
 
 
 class SnapshotError(Sam2sError):
@@ -120,6 +125,16 @@ class StreamTracker:
         """Names of the targets, those included that begin with the next frame."""
         return (*self._targets, *(name for name in self._pending if name not in self._targets))
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that targets are told apart by; empty without a text bank."""
+        return self._labels
+
+    @property
+    def frame(self) -> int:
+        """The number of the next frame."""
+        return self._frame
+
     def add_target(self, name: str, prompt: Prompt, size: tuple[int, int] | None = None) -> None:
         """Mark a target on the next frame; a known name is corrected there.
 
@@ -164,9 +179,16 @@ class StreamTracker:
 
     # --- tracking -------------------------------------------------------------------------
 
-    def step(self, frame: NDArray[np.uint8]) -> FrameResult:
-        """Track all targets on the next frame, uint8 HxWx3 RGB of any size."""
-        height, width = _checked_frame(frame)
+    def step(
+        self, frame: NDArray[np.uint8], source_size: tuple[int, int] | None = None
+    ) -> FrameResult:
+        """Track all targets on the next frame, uint8 HxWx3 RGB of any size.
+
+        Of a frame that `shrink` has made small, `source_size` is the original's height and width:
+        prompts are understood in its pixels, and masks have its size.
+        """
+        given = _checked_frame(frame)
+        height, width = source_size or given
         self._check_pending(width, height)
         clock = _Clock()
         self._source_size = (height, width)
@@ -336,6 +358,47 @@ class StreamTracker:
                 bank.write_conditional(entry)
             else:
                 bank.write(entry)
+
+    # --- the past -------------------------------------------------------------------------
+
+    def shrink(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Scale a frame to the network's input [S, S, 3]: all of it that `step` will look at."""
+        _checked_frame(frame)
+        return shrink(frame, self.config.image_size)
+
+    def branch(self, frame: int, name: str | None = None) -> StreamTracker:
+        """Make a tracker with the same network and settings that goes on from an earlier frame.
+
+        Args:
+            frame: number of the frame that the branch steps first.
+            name: a target to begin with, as far as it was remembered before that frame. What was
+                remembered of it since is forgotten, for there it will be tracked anew.
+        """
+        other = copy.copy(self)
+        other.reset()
+        other._frame = frame
+        if name is not None and name in self._targets:
+            target = self._new(name)
+            target.load_state_dict(self._targets[name].state_dict())
+            target.bank.forget_from(frame)
+            other._targets[name] = target
+        return other
+
+    def adopt(self, branch: StreamTracker, name: str) -> None:
+        """Take a target over from a branch that has been brought up to this tracker's frame."""
+        if name not in branch._targets:
+            raise UnknownTargetError(_unknown_target(name, branch.targets))
+        if branch._frame != self._frame:
+            raise BranchError(
+                f"the branch is at frame {branch._frame} and this tracker at {self._frame}: step "
+                "the branch over the frames between them first"
+            )
+        if name not in self.targets and len(self.targets) >= self.max_targets:
+            raise TooManyTargetsError(
+                f"'{name}' would be target {len(self.targets) + 1} of at most {self.max_targets}: "
+                "remove a target first"
+            )
+        self._targets[name] = branch._targets.pop(name)
 
     # --- classes --------------------------------------------------------------------------
 

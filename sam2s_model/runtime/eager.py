@@ -49,9 +49,22 @@ def scale_to_input(frame: NDArray[np.uint8], size: int, device: torch.device) ->
         else:  # the byte kernel exists on the CPU only; rounding gives the same bytes
             exact = F.interpolate(image.float(), size=(size, size), mode="bicubic", antialias=True)
             image = exact.round().clamp(0, 255)
+    image = image.contiguous()  # one layout for all frames, or sums would be rounded differently
     scale = torch.tensor([255.0 * s for s in DEVIATION], device=device)[:, None, None]
     shift = torch.tensor([m / s for m, s in zip(MEAN, DEVIATION, strict=True)], device=device)
     return image.float() / scale - shift[:, None, None]
+
+
+def shrink(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Scale a frame HxWx3 on the CPU as `scale_to_input` does: uint8 [S, S, 3]."""
+    if frame.shape[:2] == (size, size):
+        return frame
+    if not (frame.flags.c_contiguous and frame.flags.writeable):
+        frame = frame.copy()
+    image = torch.from_numpy(frame).permute(2, 0, 1)[None]
+    scaled = F.interpolate(image, size=(size, size), mode="bicubic", antialias=True)
+    small: NDArray[np.uint8] = scaled[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(small)
 
 
 class EagerRuntime:
