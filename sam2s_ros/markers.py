@@ -1,0 +1,145 @@
+"""RViz markers of a frame's targets: contours, centroids and names in a plane before the camera.
+
+One camera gives no depth, so pixels are put onto a plane at a fixed distance along the optical
+frame's z axis (x to the right, y down), through a pinhole whose principal point is the centre of
+the picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point, Vector3
+from numpy.typing import NDArray
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from sam2s_model.overlay import colour_of
+from sam2s_model.result import TrackState
+
+if TYPE_CHECKING:
+    from sam2s_ros.session import SessionObject, SessionResult
+
+LIFETIME = 1.0  # seconds; markers of a tracker that says nothing any more vanish
+MAX_POINTS = 200  # of one contour: each is a message of its own
+FADED = 0.35  # opacity of what is not tracked
+
+
+@dataclass(frozen=True)
+class ImagePlane:
+    """Where a picture is shown in the camera's optical frame."""
+
+    distance: float = 0.1  # metres; an endoscope's usual distance from the tissue
+    field_of_view: float = math.radians(70)  # horizontal, of the camera
+
+    def metres_per_pixel(self, width: int) -> float:
+        """Size of one pixel of a picture so many pixels wide."""
+        return 2 * self.distance * math.tan(self.field_of_view / 2) / width
+
+
+def markers_message(
+    result: SessionResult, header: Header, plane: ImagePlane | None = None
+) -> MarkerArray:
+    """Make the markers of one frame. The first one deletes those of the frame before."""
+    plane = plane or ImagePlane()
+    canvas = _Canvas(header, result.height, result.width, plane)
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    unseen = 0
+    for entry in result.objects:
+        if entry.box is not None and entry.centroid is not None:
+            markers.extend(canvas.seen(entry))
+        else:
+            markers.append(canvas.unseen(entry, unseen))
+            unseen += 1
+    return MarkerArray(markers=markers)
+
+
+class _Canvas:
+    """Draws targets of one picture size into a plane."""
+
+    def __init__(self, header: Header, height: int, width: int, plane: ImagePlane) -> None:
+        self._header, self._plane = header, plane
+        self._scale = plane.metres_per_pixel(width)
+        self._centre = (width / 2, height / 2)
+        self._text = 0.035 * height * self._scale  # metres, of a capital letter
+
+    def seen(self, entry: SessionObject) -> Iterator[Marker]:
+        """Contours, centroid and name of a target that has a mask."""
+        assert entry.box is not None
+        assert entry.centroid is not None
+        lines = self._marker(entry, Marker.LINE_LIST, "contour")
+        lines.scale = Vector3(x=0.1 * self._text)  # the width of the line
+        for contour in contours(entry.mask, entry.box):
+            points = [self._point(x, y) for x, y in contour.tolist()]
+            for k, point in enumerate(points):
+                lines.points += [point, points[(k + 1) % len(points)]]
+        yield lines
+        dot = self._marker(entry, Marker.SPHERE, "centroid")
+        dot.scale = Vector3(x=0.5 * self._text, y=0.5 * self._text, z=0.5 * self._text)
+        dot.pose.position = self._point(*entry.centroid)
+        yield dot
+        yield self._name(entry, (entry.box[0] + entry.box[2]) / 2, entry.box[1])
+
+    def unseen(self, entry: SessionObject, line: int) -> Marker:
+        """The name of a target without a mask, listed in the upper left corner."""
+        per_line = 1.2 * self._text / self._scale
+        return self._name(entry, 6 * per_line, (line + 1) * per_line)
+
+    def _name(self, entry: SessionObject, x: float, y: float) -> Marker:
+        text = self._marker(entry, Marker.TEXT_VIEW_FACING, "name")
+        text.scale = Vector3(z=self._text)
+        text.pose.position = self._point(x, y)
+        text.text = caption_of(entry)
+        return text
+
+    def _marker(self, entry: SessionObject, kind: int, part: str) -> Marker:
+        red, green, blue = colour_of(entry.label_value - 1)
+        opacity = 1.0 if entry.state is TrackState.TRACKING else FADED
+        marker = Marker(header=self._header, ns=part, id=entry.label_value, type=kind)
+        marker.color = ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=opacity)
+        marker.lifetime = Duration(sec=int(LIFETIME), nanosec=int(LIFETIME % 1 * 1e9))
+        marker.pose.orientation.w = 1.0
+        return marker
+
+    def _point(self, x: float, y: float) -> Point:
+        """Put a point of the picture, in pixels, onto the plane."""
+        return Point(
+            x=(x - self._centre[0]) * self._scale,
+            y=(y - self._centre[1]) * self._scale,
+            z=self._plane.distance,
+        )
+
+
+def caption_of(entry: SessionObject) -> str:
+    """Say in one line who a target is and, unless it is tracked, how it stands."""
+    text = entry.name
+    if entry.class_name and entry.class_confidence > 0:
+        text += f": {entry.class_name} {100 * entry.class_confidence:.0f}%"
+    # Plain ASCII, which is all that OpenCV's fonts have.
+    return text if entry.state is TrackState.TRACKING else f"{text} ({entry.state.value})"
+
+
+def contours(
+    mask: NDArray[np.bool_], box: tuple[int, int, int, int]
+) -> list[NDArray[np.float64]]:
+    """Find the outer borders of a mask as closed polygons of pixel centres, (N, 2) x and y.
+
+    `box` bounds the mask. Polygons are within a pixel of the border, or as close as so few points
+    allow.
+    """
+    x0, y0, x1, y1 = box
+    bits = np.ascontiguousarray(mask[y0:y1, x0:x1]).view(np.uint8)
+    found, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    tolerance = 1.0  # pixels
+    polygons = [cv2.approxPolyDP(contour, tolerance, True) for contour in found]
+    while sum(map(len, polygons)) > MAX_POINTS and tolerance < max(mask.shape):
+        tolerance *= 1.5
+        polygons = [cv2.approxPolyDP(contour, tolerance, True) for contour in found]
+        polygons = [polygon for polygon in polygons if len(polygon) > 2]  # specks by now
+    return [polygon[:, 0, :] + np.array([x0 + 0.5, y0 + 0.5]) for polygon in polygons]
