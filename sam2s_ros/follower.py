@@ -38,7 +38,7 @@ CHECKS_PER_FRAME = 10  # of the watchdog
 ACK_SECONDS = 0.3  # for the last stop command to arrive when the node ends
 
 # Name, default, lowest, highest, what it is.
-NUMBERS = (
+NUMBERS: tuple[tuple[str, float, float, float, str], ...] = (
     ("rate", 25.0, 0.1, 240.0, "Hz, of the results; a result is due each 1/rate s"),
     ("gain", 0.05, 0.0, 10.0, "m/s for a target at the picture's edge"),
     ("max_speed", 0.03, 0.0, 10.0, "m/s, limit of each component"),
@@ -117,7 +117,7 @@ class FollowerNode(Node):
             raise FollowerError(
                 "the parameter 'target' is empty; name one, as in -p target:=grasper-1"
             )
-        self.limits = Limits(**{name: self._number(name, *rest) for name, *rest in NUMBERS})
+        self.limits = Limits(**{row[0]: self._number(*row) for row in NUMBERS})
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._last = -math.inf  # s, monotonic, of the last result
         self._moving = False
