@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from sam2s_model.errors import Sam2sError
 
-COMMANDS = ("train", "evaluate", "export", "curves")
+COMMANDS = ("train", "evaluate", "export", "curves", "ablate")
 
 
 class Command(Protocol):

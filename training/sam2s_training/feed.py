@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sam2s_training.data.annotators import AnnotatedSource, AnnotatorSettings
+from sam2s_training.data.augment import AugmentedSource, AugmentSettings
+from sam2s_training.data.clip import ClipSource
 from sam2s_training.data.loader import Loader, LoaderSettings
 from sam2s_training.data.sampler import SamplerSettings
 from sam2s_training.data.synthetic import SyntheticSettings, SyntheticSource
@@ -17,6 +20,8 @@ class DataSettings:
 
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    augment: AugmentSettings | None = None  # None: clips as they are
+    annotators: AnnotatorSettings | None = None  # None: masks as they are
     loader: LoaderSettings = field(default_factory=LoaderSettings)
 
 
@@ -43,7 +48,7 @@ def open_loader(
     """
     # Worker processes render on the CPU; a thread, or nobody, where the training computes.
     device = "cpu" if settings.loader.ahead == "processes" else world.device
-    source = SyntheticSource(
+    source: ClipSource = SyntheticSource(
         size,
         settings.synthetic,
         settings.sampler,
@@ -51,6 +56,11 @@ def open_loader(
         instruments=instruments,
         device=device,
     )
+    # An annotator draws what was there to see, before the picture is changed.
+    if settings.annotators is not None:
+        source = AnnotatedSource(source, settings.annotators, seed=seed)
+    if settings.augment is not None:
+        source = AugmentedSource(source, settings.augment, seed=seed)
     return Loader(
         source,
         batch,

@@ -24,7 +24,7 @@ from sam2s_training import optim, seeds
 from sam2s_training.checkpoint import Checkpoint, newest
 from sam2s_training.data.loader import Batch
 from sam2s_training.distributed import World
-from sam2s_training.export import write_ema
+from sam2s_training.export import recipe_of, write_ema
 from sam2s_training.feed import open_loader
 from sam2s_training.log import CSV_NAME, Board, CsvLog, ProgressLine, RowSums, duration
 from sam2s_training.pictures import batch_picture, save_picture
@@ -129,7 +129,8 @@ class Trainer:
         self.recipe, self.settings, self.world = recipe, settings, world
         self.checkpoints = settings.out / "checkpoints"
         self.state = self._begin()
-        self._stop = ""
+        self._stop = ""  # why training ends with this step
+        self._signal = ""  # the signal that has come
         self._start = self._saved_at = time.monotonic()
         self._seconds_before = self.state.seconds
         self._skipped_in_a_row = 0
@@ -148,8 +149,9 @@ class Trainer:
             if self.world.is_main:
                 path = self._save()
                 self._export()
+                why = self._signal or reason
                 self._progress.say(
-                    f"stopped at step {self.state.step:,} of {self.recipe.steps:,} ({reason}) "
+                    f"stopped at step {self.state.step:,} of {self.recipe.steps:,} ({why}) "
                     f"after {duration(self.state.seconds)} of training; {path}"
                 )
                 self._progress.close()
@@ -180,7 +182,8 @@ class Trainer:
                 f"{path} is of a '{state.preset}' model, the recipe {recipe.name} trains "
                 f"'{recipe.model.preset}'; choose another folder (--out), or the recipe of that run"
             )
-        changes = differences(what_matters(state.recipe), what_matters(recipe.plain()))
+        before = recipe_of(state).plain()
+        changes = differences(what_matters(before), what_matters(recipe.plain()))
         if changes and not self.settings.accept_changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise ForeignCheckpointError(
@@ -195,9 +198,9 @@ class Trainer:
         """Let SIGTERM and SIGINT ask for a stop; a second SIGINT interrupts at once."""
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self._stop == "signal" and number == signal.SIGINT:
+            if self._signal and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._stop = "signal"
+            self._signal = signal.Signals(number).name
 
         kinds = (signal.SIGTERM, signal.SIGINT)
         try:
@@ -214,8 +217,8 @@ class Trainer:
     def _wish(self) -> str:
         """Say why this process would stop now; empty if it would not."""
         minutes, until = self.settings.minutes, self.settings.until_step
-        if self._stop:
-            return self._stop
+        if self._signal:
+            return "signal"
         if until is not None and self.state.step >= until:
             return "step"
         if minutes is not None and time.monotonic() - self._start >= 60 * minutes:
@@ -249,7 +252,7 @@ class Trainer:
                     if self.state.step % self.recipe.log.every == 0 or done == phase.steps:
                         self._write_row(stage, done, row)
                     self.state.row = row.state()
-                    self._after_step(stage)
+                    self._after_step(stage, done)
                 self._agree_to_stop()
         self._capture(stage)
 
@@ -354,7 +357,7 @@ class Trainer:
         loss = float(row.get("loss", math.nan))
         self._progress.update(state.step, phase.name, left, loss, float(row["clips_per_s"]))
 
-    def _after_step(self, stage: _Stage) -> None:
+    def _after_step(self, stage: _Stage, done: int) -> None:
         log, step = self.recipe.log, self.state.step
         if log.overlays and step % log.overlays == 0 and stage.last is not None:
             batch, logits = stage.last
@@ -364,7 +367,8 @@ class Trainer:
         if time.monotonic() - self._saved_at >= 60 * log.checkpoint_minutes:
             self._capture(stage)
             self._save()
-        if log.export and step % log.export == 0:
+        # The end of a phase is where other trainings may want to begin.
+        if log.export and (step % log.export == 0 or done == stage.phase.steps):
             self._capture(stage)
             self._export()
 
