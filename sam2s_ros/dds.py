@@ -12,6 +12,17 @@ from sam2s_ros.share import shared_file
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
+# Distributions whose Fast DDS is version 2. Version 3 warns when it finds the older variable.
+FAST_DDS_2 = ("humble", "iron", "jazzy")
+
+
+def variables(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Name the variables that the Fast DDS of this environment's distribution is told by."""
+    return (
+        PROFILE_VARIABLES if environment.get("ROS_DISTRO") in FAST_DDS_2 else PROFILE_VARIABLES[:1]
+    )
+
+
 def profile_path() -> Path:
     """Return the absolute path of the shipped Fast DDS profile."""
     return shared_file("config", "fastdds.xml")
@@ -33,10 +44,18 @@ def with_profile(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
     copy = dict(environment)
     if profile_in_use(environment) is None:
-        copy.update(dict.fromkeys(PROFILE_VARIABLES, str(profile_path())))
+        copy.update(dict.fromkeys(variables(environment), str(profile_path())))
+    modern, former = PROFILE_VARIABLES
+    if former not in variables(environment) and copy.get(former) == copy.get(modern):
+        del copy[former]
     return copy
 
 
 def use_profile() -> None:
     """Name the shipped profile for this process and its children; call it before `rclpy.init`."""
-    os.environ.update(with_profile())
+    wanted = with_profile()
+    for name in PROFILE_VARIABLES:
+        if name in wanted:
+            os.environ[name] = wanted[name]
+        else:
+            os.environ.pop(name, None)

@@ -5,7 +5,6 @@ Written against the documented API of launch and launch_ros, from Humble to Roll
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -20,7 +19,7 @@ from launch.events.process import ProcessStarted
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from sam2s_ros.dds import PROFILE_VARIABLES, profile_path
+from sam2s_ros.dds import PROFILE_VARIABLES, profile_path, variables
 from sam2s_ros.plan import RVIZ_CONFIG, Argument, NodePlan, rviz_remappings, truth
 from sam2s_ros.share import shared_file
 
@@ -30,9 +29,6 @@ RVIZ = (
     Argument("rviz", "false", "also start RViz with the shipped configuration"),
     Argument("frame", "endoscope", "fixed frame of RViz: the frame_id of the images"),
 )
-
-# Distributions whose Fast DDS is version 2, which reads the older variable.
-FAST_DDS_2 = ("humble", "iron", "jazzy")
 
 
 def describe(
@@ -61,8 +57,7 @@ def dds_profile() -> list[LaunchDescriptionEntity]:
     used = EnvironmentVariable(
         modern, default_value=EnvironmentVariable(former, default_value=str(profile_path()))
     )
-    names = [modern, former] if os.environ.get("ROS_DISTRO") in FAST_DDS_2 else [modern]
-    return [SetEnvironmentVariable(name, used) for name in names]
+    return [SetEnvironmentVariable(name, used) for name in variables()]
 
 
 def node_actions(plan: NodePlan) -> list[LaunchDescriptionEntity]:
