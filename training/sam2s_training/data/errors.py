@@ -19,3 +19,15 @@ class NoTargetError(DataError):
 
 class ClipError(DataError):
     """A clip that could not be made; names its number and, where known, its video."""
+
+
+class FolderError(DataError):
+    """A data set on disk whose pictures, masks or classes do not fit together."""
+
+
+class UnknownClassError(DataError):
+    """A class name that the text bank lacks."""
+
+
+class ShardError(DataError):
+    """Shards that cannot be written, read or used as asked."""

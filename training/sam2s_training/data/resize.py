@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,7 +22,10 @@ def resize_images(images: Tensor, size: int) -> Tensor:
 
 
 def resize_ids(ids: Tensor, size: int) -> Tensor:
-    """Resize uint8 ids [T, H, W] to [T, size, size], each pixel the nearest one's."""
-    if ids.shape[-2:] == (size, size):
+    """Resize whole numbers [T, H, W] to [T, size, size], each pixel the nearest one's."""
+    height, width = ids.shape[-2:]
+    if (height, width) == (size, size):
         return ids
-    return F.interpolate(ids[:, None], size=(size, size), mode="nearest-exact")[:, 0]
+    centres = torch.arange(size, device=ids.device) * 2 + 1  # halves of an output pixel
+    rows, columns = centres * height // (2 * size), centres * width // (2 * size)
+    return ids[:, rows[:, None], columns]
