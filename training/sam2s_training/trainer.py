@@ -25,7 +25,7 @@ from sam2s_training.checkpoint import Checkpoint, newest
 from sam2s_training.data.loader import Batch
 from sam2s_training.distributed import World
 from sam2s_training.export import recipe_of, write_ema
-from sam2s_training.feed import open_loader
+from sam2s_training.feed import make_source, open_loader
 from sam2s_training.log import CSV_NAME, Board, CsvLog, ProgressLine, RowSums, duration
 from sam2s_training.pictures import batch_picture, save_picture
 from sam2s_training.recipe import PhaseSettings, Recipe, what_matters
@@ -128,6 +128,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, settings: SliceSettings, world: World) -> None:
         self.recipe, self.settings, self.world = recipe, settings, world
         self.checkpoints = settings.out / "checkpoints"
+        self._check_data()
         self.state = self._begin()
         self._stop = ""  # why training ends with this step
         self._signal = ""  # the signal that has come
@@ -157,6 +158,22 @@ class Trainer:
                 self._progress.close()
                 self._board.close()
         return Outcome(self.state.step, self.recipe.steps, reason, path)
+
+    def _check_data(self) -> None:
+        """Refuse before the first step what a later phase would stumble over."""
+        recipe, checked = self.recipe, []
+        for phase in recipe.phases:
+            if phase.data not in checked:
+                checked.append(phase.data)
+                config = ModelConfig.preset(recipe.model.preset, image_size=phase.image_size)
+                bank = load_bank(recipe.model.text_bank, config).instruments()
+                make_source(
+                    phase.data,
+                    size=phase.image_size,
+                    seed=recipe.seed,
+                    instruments=bank.names,
+                    progress=self.world.is_main and not self.settings.quiet,
+                )
 
     def _begin(self) -> Checkpoint:
         """Take the newest checkpoint up, or start anew."""
