@@ -24,7 +24,9 @@ from sam2s_model.model import Decoded, Features, Sam2s
 from sam2s_model.prompt import Prompt, PromptError
 from sam2s_model.result import FrameResult, TargetResult, TrackState
 from sam2s_model.runtime.base import Runtime, RuntimeUnavailableError
-from sam2s_model.runtime.eager import EagerRuntime, shrink
+from sam2s_model.runtime.eager import shrink
+from sam2s_model.runtime.onnx_graph import OnnxOptions
+from sam2s_model.runtime.selection import make_runtime
 from sam2s_model.target import Target
 from sam2s_model.textbank import TextBank
 
@@ -76,11 +78,14 @@ class StreamTracker:
     """Tracks targets through a stream of frames.
 
     Args:
-        model: the network.
+        model: the network, or the folder of its exported graphs with runtime "onnx".
         memory: a memory policy's name for its defaults, or settings of one's own.
-        runtime: who executes the network; "torch".
-        device: where it runs, for example "cpu" or "cuda".
-        precision: "fp32", or "bf16" for autocast where the device is fast in it.
+        runtime: who executes the network: "torch" or "onnx".
+        device: where torch runs it, for example "cpu" or "cuda".
+        precision: of torch: "fp32", or "bf16" for autocast where the device is fast in it.
+        provider: where ONNX Runtime runs it: "cpu", "cuda" or "tensorrt".
+        allow_fallback: whether ONNX Runtime may run on the CPU where the provider is missing.
+        onnx: how ONNX Runtime works, if not by its defaults.
         text_bank: names and embeddings for classes, or a file of them, if not the bank that came
             with the weights. Without any, or with weights that lack TSL's tensors, every class is
             `unknown`.
@@ -90,20 +95,19 @@ class StreamTracker:
 
     def __init__(
         self,
-        model: Sam2s,
+        model: Sam2s | str | PathLike[str],
         memory: str | MemorySettings = "divemem",
         *,
         runtime: str = "torch",
         device: torch.device | str = "cpu",
         precision: str = "fp32",
+        provider: str = "cpu",
+        allow_fallback: bool = False,
+        onnx: OnnxOptions | None = None,
         text_bank: TextBank | str | PathLike[str] | None = None,
         track: TrackSettings | None = None,
         max_targets: int = 16,
     ) -> None:
-        if runtime != "torch":
-            raise RuntimeUnavailableError(
-                f"there is no runtime '{runtime}' in this version; use runtime='torch'"
-            )
         if max_targets < 1:
             raise TooManyTargetsError(f"max_targets is {max_targets}; it must be at least 1")
         self.memory = (
@@ -111,11 +115,21 @@ class StreamTracker:
         )
         self.track = track or TrackSettings()
         self.max_targets = max_targets
-        self.runtime: Runtime = EagerRuntime(model, device, precision)
+        self.runtime: Runtime = make_runtime(
+            model,
+            runtime,
+            device=device,
+            precision=precision,
+            provider=provider,
+            allow_fallback=allow_fallback,
+            onnx=onnx,
+            max_targets=max_targets,
+        )
+        self.runtime.check_memory(self.memory)
         self.config = self.runtime.config
-        self._labels, self._text = self._class_embeddings(text_bank or model.text_bank)
+        self._labels, self._text = self._class_embeddings(text_bank or self.runtime.text_bank)
         self.runtime.semantics = bool(self._labels)
-        self._weights = model.fingerprint()
+        self._weights = self.runtime.fingerprint
         self.reset()
 
     # --- targets --------------------------------------------------------------------------
@@ -134,6 +148,13 @@ class StreamTracker:
     def frame(self) -> int:
         """The number of the next frame."""
         return self._frame
+
+    def memory_entries(self, name: str) -> int:
+        """How many frames a target's memory holds; 0 for one that begins with the next frame."""
+        if name not in self.targets:
+            raise UnknownTargetError(_unknown_target(name, self.targets))
+        target = self._targets.get(name)
+        return 0 if target is None else len(target.bank.filled(target.bank.shown))
 
     def add_target(self, name: str, prompt: Prompt, size: tuple[int, int] | None = None) -> None:
         """Mark a target on the next frame; a known name is corrected there.
@@ -383,6 +404,12 @@ class StreamTracker:
             target.bank.forget_from(frame)
             other._targets[name] = target
         return other
+
+    def skip_to(self, frame: int) -> None:
+        """Leave frames out that this tracker will not see; `frame` is the number of the next."""
+        if frame < self._frame:
+            raise BranchError(f"this tracker is at frame {self._frame} and cannot go to {frame}")
+        self._frame = frame
 
     def adopt(self, branch: StreamTracker, name: str) -> None:
         """Take a target over from a branch that has been brought up to this tracker's frame."""

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2s_model.config import ModelConfig
+from sam2s_model.config import MemorySettings, ModelConfig
 from sam2s_model.errors import Sam2sError
 from sam2s_model.model import Conditioned, Decoded, Features, MemoryBatch, PromptBatch
+from sam2s_model.textbank import TextBank
 
 
 class RuntimeUnavailableError(Sam2sError):
@@ -24,6 +25,11 @@ class Runtime(Protocol):
     config: ModelConfig
     device: torch.device  # where memories live
     semantics: bool  # whether class vectors are wanted; False where the weights cannot make any
+    fingerprint: str  # of the weights; snapshots go on only with the same
+    text_bank: TextBank | None  # the one that came with the weights
+
+    def check_memory(self, settings: MemorySettings) -> None:
+        """Refuse memory settings that this runtime has no room for."""
 
     def encode_image(self, frame: NDArray[np.uint8]) -> Features:
         """Scale, normalise and encode a frame HxWx3 RGB of any size."""

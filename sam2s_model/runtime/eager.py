@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2s_model.allocator import keep_freed_memory
+from sam2s_model.config import MemorySettings
 from sam2s_model.model import Conditioned, Decoded, Features, MemoryBatch, PromptBatch, Sam2s
 from sam2s_model.runtime.base import RuntimeUnavailableError
 
@@ -95,6 +96,11 @@ class EagerRuntime:
         self.config = model.config
         self.precision = precision
         self.semantics = model.has_semantics
+        self.fingerprint = model.fingerprint()
+        self.text_bank = model.text_bank
+
+    def check_memory(self, settings: MemorySettings) -> None:
+        """Any settings do: nothing here is made for a number of slots."""
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision that stages run in."""

@@ -1,0 +1,1 @@
+"""Exporting a model as ONNX graphs: tracing, checking, quantising, and the folder they lie in."""
