@@ -11,42 +11,34 @@ from sam2s_training.data.annotators import AnnotatedSource, AnnotatorSettings
 from sam2s_training.data.augment import AugmentedSource, AugmentSettings
 from sam2s_training.data.clip import ClipSource
 from sam2s_training.data.errors import DataSettingError
-from sam2s_training.data.folder import FolderSettings, FolderSource
 from sam2s_training.data.loader import Loader, LoaderSettings
-from sam2s_training.data.mixture import MixtureSource, Part
 from sam2s_training.data.sampler import SamplerSettings
-from sam2s_training.data.synthetic import SyntheticSettings, SyntheticSource
+from sam2s_training.data.sources import PartSettings, open_source
+from sam2s_training.data.synthetic import SyntheticSettings
 from sam2s_training.distributed import World
 
 
-@dataclass(frozen=True)
-class SyntheticPart(SyntheticSettings):
-    """The simulated endoscope's share of a mixture."""
-
-    weight: float = 1.0  # how often it is drawn, relative to the other sources
-
-
-@dataclass(frozen=True)
-class FolderPart(FolderSettings):
-    """A folder's share of a mixture."""
-
-    weight: float = 1.0  # how often it is drawn, relative to the other sources
+def _rendered() -> dict[str, PartSettings | None]:
+    return {"endoscope": PartSettings(synthetic=SyntheticSettings())}
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """Where clips come from, what happens to them, and who makes them."""
 
-    synthetic: SyntheticPart | None = field(default_factory=SyntheticPart)  # None: none of it
-    folders: dict[str, FolderPart] = field(default_factory=dict)  # in DAVIS layout, by any name
+    # Sources by any name, mixed by weight; null leaves one out that the defaults of the recipe
+    # have. Each is one of: synthetic (the simulated endoscope), folder (DAVIS layout), shards.
+    parts: dict[str, PartSettings | None] = field(default_factory=_rendered)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     augment: AugmentSettings | None = None  # None: clips as they are
-    annotators: AnnotatorSettings | None = None  # who draws the simulated endoscope's masks anew
+    annotators: AnnotatorSettings | None = None  # who draws all masks anew; None: as they are
     loader: LoaderSettings = field(default_factory=LoaderSettings)
 
     def __post_init__(self) -> None:
-        if self.synthetic is None and not self.folders:
-            raise DataSettingError("no source: leave synthetic in, or name folders")
+        if not any(self.parts.values()):
+            raise DataSettingError(
+                "no source; name at least one, such as parts: {endoscope: {synthetic: {}}}"
+            )
 
 
 def make_source(
@@ -58,7 +50,7 @@ def make_source(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> ClipSource:
-    """Build a phase's source; folders are checked.
+    """Build a phase's source; what is on disk is checked.
 
     Args:
         settings: the phase's `data` section.
@@ -68,32 +60,18 @@ def make_source(
         device: where the simulated endoscope is rendered.
         progress: show a bar while folders are checked.
     """
-    parts: dict[str, Part] = {}
-    if settings.synthetic is not None:
-        rendered: ClipSource = SyntheticSource(
-            size,
-            settings.synthetic,
-            settings.sampler,
-            seed=seed,
-            instruments=instruments,
-            device=device,
-        )
-        # An annotator draws what was there to see, before the picture is changed.
-        if settings.annotators is not None:
-            rendered = AnnotatedSource(rendered, settings.annotators, seed=seed)
-        parts["synthetic"] = Part(rendered, settings.synthetic.weight)
-    for name, folder in settings.folders.items():
-        read = FolderSource(
-            size,
-            folder,
-            settings.sampler,
-            seed=seed,
-            instruments=instruments,
-            progress=progress,
-        )
-        parts[f"folder {name}"] = Part(read, folder.weight)
-    alone = len(parts) == 1
-    source = next(iter(parts.values())).source if alone else MixtureSource(parts, seed=seed)
+    source = open_source(
+        {name: part for name, part in settings.parts.items() if part is not None},
+        size,
+        settings.sampler,
+        seed=seed,
+        instruments=instruments,
+        device=device,
+        progress=progress,
+    )
+    # An annotator draws what was there to see, before the picture is changed.
+    if settings.annotators is not None:
+        source = AnnotatedSource(source, settings.annotators, seed=seed)
     if settings.augment is not None:
         source = AugmentedSource(source, settings.augment, seed=seed)
     return source
