@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -14,13 +14,13 @@ Mask = NDArray[np.bool_]
 
 
 class Layer(NamedTuple):
-    """A target to draw. `certainty` makes logits (H, W); it is called only where masks overlap."""
+    """A target to draw."""
 
     value: int  # 1..255
     mask: Mask  # (H, W)
     area: int  # pixels of the mask
     box: tuple[int, int, int, int] | None  # x0, y0, x1, y1 around the mask, x1 and y1 exclusive
-    certainty: Callable[[], NDArray[np.float32]]
+    logits: NDArray[np.float32]  # (H, W), how certain the target is of each pixel
 
 
 def draw_labels(height: int, width: int, layers: Sequence[Layer]) -> Labels:
@@ -51,7 +51,7 @@ def _share_out(labels: Labels, layers: Sequence[Layer]) -> None:
     for layer in layers:
         inside = layer.mask.reshape(-1)[places]
         if inside.any():
-            certainty = np.where(inside, layer.certainty().reshape(-1)[places], -np.inf)
+            certainty = np.where(inside, layer.logits.reshape(-1)[places], -np.inf)
             better = certainty > best
             best[better], winner[better] = certainty[better], layer.value
     labels.reshape(-1)[places] = winner

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,11 +19,10 @@ from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from sam2s_model.overlay import colour_of
 from sam2s_model.result import TrackState
-
-if TYPE_CHECKING:
-    from sam2s_ros.session import SessionObject, SessionResult
+from sam2s_ros.headers import header_message
+from sam2s_ros.overlay import caption_of, target_colour
+from sam2s_ros.session_types import SessionObject, SessionResult
 
 LIFETIME = 1.0  # seconds; markers of a tracker that says nothing any more vanish
 MAX_POINTS = 200  # of one contour: each is a message of its own
@@ -43,11 +41,10 @@ class ImagePlane:
         return 2 * self.distance * math.tan(self.field_of_view / 2) / width
 
 
-def markers_message(
-    result: SessionResult, header: Header, plane: ImagePlane | None = None
-) -> MarkerArray:
+def markers_message(result: SessionResult, plane: ImagePlane | None = None) -> MarkerArray:
     """Make the markers of one frame. The first one deletes those of the frame before."""
     plane = plane or ImagePlane()
+    header = header_message(result.stamp_ns, result.frame_id)
     canvas = _Canvas(header, result.height, result.width, plane)
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     unseen = 0
@@ -99,7 +96,7 @@ class _Canvas:
         return text
 
     def _marker(self, entry: SessionObject, kind: int, part: str) -> Marker:
-        red, green, blue = colour_of(entry.label_value - 1)
+        red, green, blue = target_colour(entry)
         opacity = 1.0 if entry.state is TrackState.TRACKING else FADED
         marker = Marker(header=self._header, ns=part, id=entry.label_value, type=kind)
         marker.color = ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=opacity)
@@ -116,30 +113,25 @@ class _Canvas:
         )
 
 
-def caption_of(entry: SessionObject) -> str:
-    """Say in one line who a target is and, unless it is tracked, how it stands."""
-    text = entry.name
-    if entry.class_name and entry.class_confidence > 0:
-        text += f": {entry.class_name} {100 * entry.class_confidence:.0f}%"
-    # Plain ASCII, which is all that OpenCV's fonts have.
-    return text if entry.state is TrackState.TRACKING else f"{text} ({entry.state.value})"
-
-
-def contours(
-    mask: NDArray[np.bool_], box: tuple[int, int, int, int]
-) -> list[NDArray[np.float64]]:
+def contours(mask: NDArray[np.bool_], box: tuple[int, int, int, int]) -> list[NDArray[np.float64]]:
     """Find the outer borders of a mask as closed polygons of pixel centres, (N, 2) x and y.
 
     `box` bounds the mask. Polygons are within a pixel of the border, or as close as so few points
-    allow.
+    allow; of many pieces the largest are kept.
     """
     x0, y0, x1, y1 = box
     bits = np.ascontiguousarray(mask[y0:y1, x0:x1]).view(np.uint8)
     found, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    tolerance = 1.0  # pixels
-    polygons = [cv2.approxPolyDP(contour, tolerance, True) for contour in found]
-    while sum(map(len, polygons)) > MAX_POINTS and tolerance < max(mask.shape):
-        tolerance *= 1.5
-        polygons = [cv2.approxPolyDP(contour, tolerance, True) for contour in found]
-        polygons = [polygon for polygon in polygons if len(polygon) > 2]  # specks by now
-    return [polygon[:, 0, :] + np.array([x0 + 0.5, y0 + 0.5]) for polygon in polygons]
+    polygons: list[NDArray[np.float64]] = []
+    room = MAX_POINTS
+    for border in sorted(found, key=len, reverse=True):
+        tolerance = 1.0  # pixels
+        polygon = cv2.approxPolyDP(border, tolerance, True)
+        while not polygons and len(polygon) > room:
+            tolerance *= 1.5
+            polygon = cv2.approxPolyDP(border, tolerance, True)
+        if len(polygon) > room:
+            break
+        room -= len(polygon)
+        polygons.append(polygon[:, 0, :] + np.array([x0 + 0.5, y0 + 0.5]))
+    return polygons

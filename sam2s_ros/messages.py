@@ -7,10 +7,11 @@ are filled as whole arrays: two targets at 1280×1024 take about 2 ms, as
 
 from __future__ import annotations
 
+import heapq
 import importlib.util
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from sam2s_model.overlay import Colour, Drawing, colour_of, draw_targets, outline, tag
 from sam2s_model.prompt import Prompt
 from sam2s_model.result import TrackState
 from sam2s_msgs.msg import (  # type: ignore[attr-defined]  # made by colcon
@@ -28,6 +28,7 @@ from sam2s_msgs.msg import (  # type: ignore[attr-defined]  # made by colcon
     InstrumentClass,
     InstrumentClasses,
     Point2D,
+    TargetInfo,
     TrackedObject,
     TrackedObjects,
     TrackEvent,
@@ -35,38 +36,54 @@ from sam2s_msgs.msg import (  # type: ignore[attr-defined]  # made by colcon
 from sam2s_msgs.msg import Prompt as PromptMessage  # type: ignore[attr-defined]
 from sam2s_msgs.srv import SetTarget  # type: ignore[attr-defined]
 from sam2s_ros.compressed import JPEG_QUALITY, rgb_to_compressed
-from sam2s_ros.conversions import labels_to_image, mask_to_rle, rgb_to_image, rle_to_mask
-from sam2s_ros.label_map import Labels, Layer, draw_labels
-from sam2s_ros.markers import caption_of, markers_message
+from sam2s_ros.conversions import (
+    labels_to_image,
+    mask_to_rle,
+    rgb_to_image,
+    rle_to_mask,
+    runs_to_message,
+)
+from sam2s_ros.headers import header_message, nanoseconds, time_message
+from sam2s_ros.label_map import Labels
+from sam2s_ros.markers import markers_message
+from sam2s_ros.overlay import label_map, overlay_picture
+from sam2s_ros.session_types import (
+    AcceptedPrompt,
+    PromptReply,
+    PromptRequest,
+    SessionEvent,
+    SessionObject,
+    SessionResult,
+    TargetStanding,
+)
 
-if TYPE_CHECKING:
-    from sam2s_ros.session import PromptRequest, SessionEvent, SessionObject, SessionResult
+__all__ = [
+    "classes_message",
+    "detections_message",
+    "event_message",
+    "fill_reply",
+    "header_message",
+    "label_info_message",
+    "label_map",
+    "label_map_message",
+    "markers_message",
+    "objects_message",
+    "overlay_compressed",
+    "overlay_message",
+    "overlay_picture",
+    "prompt_from_message",
+    "prompt_from_service",
+    "prompt_message",
+    "target_message",
+    "vision_messages",
+]
 
 STATES = {
     TrackState.TRACKING: TrackedObject.STATE_TRACKING,
     TrackState.OCCLUDED: TrackedObject.STATE_OCCLUDED,
     TrackState.LOST: TrackedObject.STATE_LOST,
 }
-TOP_CLASSES = 5  # of each target's scores
-
-
-# --- stamps -------------------------------------------------------------------------------
-
-
-def time_message(stamp_ns: int) -> Time:
-    """Split nanoseconds into a message."""
-    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-    return Time(sec=seconds, nanosec=nanoseconds)
-
-
-def nanoseconds(time: Time) -> int:
-    """Join a message's seconds and nanoseconds."""
-    return int(time.sec) * 1_000_000_000 + int(time.nanosec)
-
-
-def header_message(stamp_ns: int, frame_id: str) -> Header:
-    """Make the header of everything that was computed from one image."""
-    return Header(stamp=time_message(stamp_ns), frame_id=frame_id)
+TOP_CLASSES = 3  # that are listed with each target
 
 
 def _header(result: SessionResult) -> Header:
@@ -76,7 +93,9 @@ def _header(result: SessionResult) -> Header:
 # --- results ------------------------------------------------------------------------------
 
 
-def objects_message(result: SessionResult, timing: FrameTiming | None = None) -> TrackedObjects:
+def objects_message(
+    result: SessionResult, timing: FrameTiming | None = None, top_classes: int = TOP_CLASSES
+) -> TrackedObjects:
     """Describe every target of a frame, those out of sight too."""
     message = TrackedObjects(
         header=_header(result),
@@ -84,13 +103,13 @@ def objects_message(result: SessionResult, timing: FrameTiming | None = None) ->
         height=result.height,
         width=result.width,
     )
-    message.objects = [_object(entry) for entry in result.objects]
+    message.objects = [_object(entry, top_classes) for entry in result.objects]
     if timing is not None:
         message.timing = timing
     return message
 
 
-def _object(entry: SessionObject) -> TrackedObject:
+def _object(entry: SessionObject, top_classes: int) -> TrackedObject:
     message = TrackedObject(
         name=entry.name,
         label_value=entry.label_value,
@@ -99,9 +118,9 @@ def _object(entry: SessionObject) -> TrackedObject:
         presence=entry.presence,
         class_name=entry.class_name,
         class_confidence=entry.class_confidence,
-        class_scores=_scores(entry),
+        class_scores=_scores(entry, top_classes),
         area=entry.area,
-        mask=mask_to_rle(entry.mask),
+        mask=runs_to_message(entry.runs),
     )
     if entry.box is not None:
         message.box = _box(entry.box)
@@ -115,12 +134,16 @@ def _box(box: Sequence[float]) -> Box2D:
     return Box2D(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
-def _scores(entry: SessionObject) -> list[ClassScore]:
-    best = sorted(entry.class_scores.items(), key=lambda item: -item[1])[:TOP_CLASSES]
+def _corners(box: Box2D) -> list[float]:
+    return [box.x0, box.y0, box.x1, box.y1]
+
+
+def _scores(entry: SessionObject, count: int) -> list[ClassScore]:
+    best = heapq.nlargest(count, entry.class_scores.items(), key=lambda item: item[1])
     return [ClassScore(name=name, score=float(score)) for name, score in best]
 
 
-def classes_message(result: SessionResult) -> InstrumentClasses:
+def classes_message(result: SessionResult, top_classes: int = TOP_CLASSES) -> InstrumentClasses:
     """Say what every target is, without masks."""
     message = InstrumentClasses(header=_header(result))
     message.instruments = [
@@ -129,7 +152,7 @@ def classes_message(result: SessionResult) -> InstrumentClasses:
             label_value=entry.label_value,
             class_name=entry.class_name,
             confidence=entry.class_confidence,
-            scores=_scores(entry),
+            scores=_scores(entry, top_classes),
             state=STATES[entry.state],
         )
         for entry in result.objects
@@ -137,29 +160,9 @@ def classes_message(result: SessionResult) -> InstrumentClasses:
     return message
 
 
-def label_map(result: SessionResult) -> Labels:
-    """Draw the targets that are being tracked, uint8 (H, W).
-
-    Those that are occluded or lost are left out, whatever mask they have: a label map says nothing
-    of states, so all that it shows must be trustworthy.
-    """
-    layers = [
-        Layer(
-            entry.label_value,
-            entry.mask,
-            entry.area,
-            entry.box,
-            lambda name=entry.name: result.result[name].logits,  # type: ignore[misc]
-        )
-        for entry in result.objects
-        if entry.state is TrackState.TRACKING
-    ]
-    return draw_labels(result.height, result.width, layers)
-
-
-def label_map_message(result: SessionResult) -> Image:
-    """Make the mono8 image of `label_map`."""
-    return labels_to_image(label_map(result), _header(result))
+def label_map_message(result: SessionResult, labels: Labels | None = None) -> Image:
+    """Make the mono8 image of `label_map`; `labels` is that map, if it is already made."""
+    return labels_to_image(label_map(result) if labels is None else labels, _header(result))
 
 
 def event_message(event: SessionEvent) -> TrackEvent:
@@ -175,26 +178,23 @@ def event_message(event: SessionEvent) -> TrackEvent:
     )
 
 
-# --- pictures -----------------------------------------------------------------------------
-
-
-def overlay_picture(image: NDArray[np.uint8], result: SessionResult) -> NDArray[np.uint8]:
-    """Draw the targets onto their frame, uint8 (H, W, 3) RGB; only what is tracked is tinted."""
-    tracked = [entry for entry in result.objects if entry.state is TrackState.TRACKING]
-    others = [entry for entry in result.objects if entry.state is not TrackState.TRACKING]
-    picture = draw_targets(
-        image,
-        [Drawing(entry.mask, _colour(entry), caption_of(entry)) for entry in tracked],
+def target_message(standing: TargetStanding) -> TargetInfo:
+    """Say how a target stands between frames."""
+    return TargetInfo(
+        name=standing.name,
+        label_value=standing.label_value,
+        state=STATES[standing.state],
+        iou=standing.iou,
+        class_name=standing.class_name,
+        class_confidence=standing.class_confidence,
+        added=time_message(standing.added_ns),
+        last_seen=time_message(standing.last_seen_ns),
+        prompts=standing.prompts,
+        memory_entries=standing.memory_entries,
     )
-    for entry in others:
-        if entry.box is not None:
-            picture = outline(picture, entry.mask, _colour(entry))
-            picture = tag(picture, caption_of(entry), entry.box[:2], _colour(entry))
-    return picture
 
 
-def _colour(entry: SessionObject) -> Colour:
-    return colour_of(entry.label_value - 1)
+# --- pictures -----------------------------------------------------------------------------
 
 
 def overlay_message(picture: NDArray[np.uint8], result: SessionResult) -> Image:
@@ -226,12 +226,10 @@ def prompt_from_message(message: PromptMessage) -> PromptRequest:
 
 
 def _request(message: Any, stamp: Time) -> PromptRequest:
-    from sam2s_ros.session import PromptRequest
-
     prompt = Prompt(
         points=[[point.x, point.y] for point in message.points] or None,
         labels=list(message.labels) or None,
-        box=[[b.x0, b.y0, b.x1, b.y1] for b in message.box][0] if message.box else None,
+        box=_corners(message.box[0]) if message.box else None,
         mask=rle_to_mask(message.mask[0]) if message.mask else None,
     )
     return PromptRequest(
@@ -240,6 +238,34 @@ def _request(message: Any, stamp: Time) -> PromptRequest:
         class_name=message.class_name,
         stamp_ns=nanoseconds(stamp) or None,
     )
+
+
+def prompt_message(accepted: AcceptedPrompt) -> PromptMessage:
+    """Record a prompt that was applied, with the image it was applied to."""
+    prompt = accepted.prompt
+    message = PromptMessage(
+        header=header_message(accepted.stamp_ns, accepted.frame_id),
+        name=accepted.name,
+        label_value=accepted.label_value,
+        correction=accepted.correction,
+        class_name=accepted.class_name,
+    )
+    if prompt.points is not None:
+        message.points = [Point2D(x=x, y=y) for x, y in np.asarray(prompt.points, float).tolist()]
+        message.labels = np.asarray(prompt.labels, np.uint8).tolist()
+    if prompt.box is not None:
+        message.box = [_box(np.asarray(prompt.box, float).tolist())]
+    if prompt.mask is not None:
+        message.mask = [mask_to_rle(np.asarray(prompt.mask, np.bool_))]
+    return message
+
+
+def fill_reply(reply: PromptReply, response: SetTarget.Response) -> SetTarget.Response:
+    """Answer a request with what became of it."""
+    response.success, response.message = reply.success, reply.message
+    response.label_value, response.area, response.iou = reply.label_value, reply.area, reply.iou
+    response.stamp = time_message(reply.stamp_ns)
+    return response
 
 
 # --- vision_msgs, where it is installed ---------------------------------------------------
