@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from sam2s_ros.plan import NodePlan
 
@@ -17,10 +18,15 @@ END_SECONDS = 5.0  # for a node to end after SIGINT, then again after SIGTERM
 
 
 class NodeProcess:
-    """One node of a plan; `starts` counts how often it was started."""
+    """One node of a plan; `starts` counts how often it was started.
 
-    def __init__(self, plan: NodePlan, environment: Mapping[str, str]) -> None:
-        self.plan = plan
+    Its output goes to the file `log`, or without one to where this process's goes.
+    """
+
+    def __init__(
+        self, plan: NodePlan, environment: Mapping[str, str], log: Path | None = None
+    ) -> None:
+        self.plan, self.log = plan, log
         self.starts = 0
         self._environment = dict(environment)
         self._not_before = 0.0
@@ -38,13 +44,15 @@ class NodeProcess:
         return None if self._popen is None else self._popen.poll()
 
     def start(self) -> None:
-        """Start the process; it inherits this one's output."""
+        """Start the process."""
         command = [sys.executable, "-m", f"sam2s_ros.{self.plan.executable}"]
-        # A session of its own: Ctrl-C reaches it once, from here, and not from the terminal too.
-        self._popen = subprocess.Popen(
-            [*command, *self.plan.ros_arguments()],
-            env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(self.log.open("ab")) if self.log else None
+            # A session of its own: Ctrl-C reaches it once, from here, not from the terminal too.
+            self._popen = subprocess.Popen(
+                [*command, *self.plan.ros_arguments()], env=self._environment,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
         self.starts += 1
         self._told = False
 
@@ -62,6 +70,12 @@ class NodeProcess:
         if time.monotonic() >= self._not_before:
             self.start()
         return True
+
+    def last_words(self) -> str:
+        """Give the last line of the log."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log else ""
+        lines = text.strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the process and whatever it started."""
