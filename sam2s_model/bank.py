@@ -150,6 +150,11 @@ class MemoryBank:
         held = [slot for slot in group if self.frames[slot] != EMPTY]
         return sorted(held, key=lambda slot: self.frames[slot])
 
+    @property
+    def shown(self) -> range:
+        """The slots of spatial memories that may be attended to."""
+        return range(self.layout.candidate)
+
     def recent(self) -> list[int]:
         """The slots of the short-term window, newest entry first."""
         return self._ring(self.layout.recent, self.newest)

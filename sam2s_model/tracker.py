@@ -184,6 +184,10 @@ class StreamTracker:
             prompt.check(*size, first=name not in self._targets)
         self._pending[name] = prompt
 
+    def withdraw_prompt(self, name: str) -> None:
+        """Take back a prompt that waits for the next frame, if there is one."""
+        self._pending.pop(name, None)
+
     def remove_target(self, name: str) -> None:
         """Forget a target and its memory."""
         if name not in self.targets:
