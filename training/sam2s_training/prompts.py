@@ -100,8 +100,8 @@ def clicks(regions: Tensor, settings: PromptSettings, dice: Sequence[Dice]) -> T
     """
     middle = [d.chance(settings.middle) for d in dice]
     if any(middle):
-        to_middle = torch.tensor(middle, device=regions.device)
-        regions = torch.where(to_middle[:, None, None], _middle(regions), regions)
+        deep = torch.tensor([i for i, wanted in enumerate(middle) if wanted], device=regions.device)
+        regions = regions.index_copy(0, deep, _middle(regions[deep]))
     size = regions.shape[-1]
     noise = torch.stack([d.noise(size) for d in dice]).to(regions.device)
     pixel = (noise * regions).flatten(1).argmax(1)
@@ -112,13 +112,24 @@ def _middle(regions: Tensor) -> Tensor:
     """Erode each region [N, S, S] bool until the next erosion would leave nothing."""
     current = regions
     for radius in EROSIONS:
-        outside = F.pad((~current)[:, None].float(), (radius,) * 4, value=1.0)
-        # A square's maximum is the maximum of columns of the maxima of rows, far less to compute.
-        rows = F.max_pool2d(outside, (1, 2 * radius + 1), stride=1)
-        inner = F.max_pool2d(rows, (2 * radius + 1, 1), stride=1)[:, 0] == 0
+        inner = _eroded(current, radius)
         left = inner.flatten(1).any(1)
         current = torch.where(left[:, None, None], inner, current)
     return current
+
+
+def _eroded(regions: Tensor, radius: int) -> Tensor:
+    """Keep the pixels of regions [N, S, S] bool whose square around lies in the region.
+
+    The pixels of a square are counted by differences of sums, whatever its size.
+    """
+    side = 2 * radius + 1
+    # One more row and column before the first: sums begin with nothing.
+    padded = F.pad(regions.float(), (radius + 1, radius, radius + 1, radius))
+    sums = padded.cumsum(1).cumsum(2)
+    rows = sums[:, side:] - sums[:, :-side]
+    counts = rows[:, :, side:] - rows[:, :, :-side]
+    return counts == side * side
 
 
 def corrections(
