@@ -24,6 +24,7 @@ from typing import Any, Literal
 import yaml
 
 from sam2s_model.config import ModelConfig
+from sam2s_model.errors import Sam2sError
 from sam2s_training.feed import DataSettings
 from sam2s_training.losses import LossSettings
 from sam2s_training.prompts import PromptSettings
@@ -182,7 +183,7 @@ def parse_recipe(content: object, where: str) -> Recipe:
     recipe = build(_Head, whole, where)
     try:
         return Recipe(recipe.name, tuple(built), recipe.model, recipe.log, recipe.seed)
-    except RecipeError as error:
+    except Sam2sError as error:
         raise RecipeError(f"{where}: {error}") from error
 
 
