@@ -16,13 +16,16 @@ NODES: dict[str, str] = {
     "bring_up": "sam2s_ros.lifecycle:main",
     "endoscope_node": "sam2s_ros.endoscope_node:main",
     "follower": "sam2s_ros.follower:main",
+    "replay": "sam2s_ros.replay:main",
 }
 
 # Commands of `sam2s` that live above the library.
 SAM2S_COMMANDS = {
     "doctor": "sam2s_ros.doctor",
     "load-state": "sam2s_ros.commands.load_state",
+    "record-demo": "sam2s_ros.commands.record_demo",
     "remove-target": "sam2s_ros.commands.remove_target",
+    "replay": "sam2s_ros.commands.replay",
     "reset": "sam2s_ros.commands.reset",
     "save-state": "sam2s_ros.commands.save_state",
     "set-target": "sam2s_ros.commands.set_target",

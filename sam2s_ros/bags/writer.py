@@ -120,6 +120,10 @@ class BagWriter:
         self._digest.update(f"{topic} {stamp_ns} {len(data)}\n".encode())
         self._digest.update(data)
 
+    def add_file(self, name: str, text: str) -> None:
+        """Put a text file into the bag's folder."""
+        (self._part / self.path.name / name).write_text(text, encoding="utf-8")
+
     @property
     def digest(self) -> str:
         """SHA-256 of all messages so far with their topics and times, in order."""

@@ -1,0 +1,257 @@
+"""`sam2s replay`: a recorded bag through the tracker; compare two replays; merge shards."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2s_ros.replay.settings import ReplaySettings
+
+HELP = "replay recorded bags through the tracker, frame by frame, and report"
+
+ACTIONS = {
+    "run": "replay a bag, or all bags below a folder (may be left out: `sam2s replay BAG`)",
+    "compare": "set two replays of the same bags side by side",
+    "merge": "write the report over all replays below a folder anew",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    children = {
+        name: actions.add_parser(
+            name,
+            help=text,
+            description=text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        for name, text in ACTIONS.items()
+    }
+    _add_run(children["run"])
+    compare = children["compare"]
+    compare.add_argument("a", type=Path, metavar="A", help="folder of a replay, or of many")
+    compare.add_argument("b", type=Path, metavar="B", help="the other one's")
+    compare.add_argument("--out", type=Path, help="also write it to this .html or .md file")
+    merge = children["merge"]
+    merge.add_argument("folder", type=Path, help="folder with the replays of many bags")
+    _default_to_run(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, help="bag, one of its files, or a folder of bags")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    given = parser.add_argument_group("input")
+    given.add_argument("--topic", help="of the images; default: the only one of a camera")
+    given.add_argument(
+        "--prompts", type=Path, help="YAML file; default: prompts.yaml in the bag's folder"
+    )
+    given.add_argument("--prompts-topic", help="recorded prompts; default: the only ones there are")
+    given.add_argument("--truth", help="topic of label maps, or folder of masks with stamps")
+    given.add_argument("--classes", type=Path, help="JSON file of the truth's class names")
+    tracker = parser.add_argument_group("tracker")
+    tracker.add_argument("--weights", default="nano", help="preset, checkpoint or exported folder")
+    tracker.add_argument("--memory", choices=("sam2", "divemem", "efp"), default="divemem")
+    tracker.add_argument("--runtime", choices=("torch", "onnx"), default="torch")
+    tracker.add_argument("--device", default="cpu", help="cpu, cuda; with onnx the provider")
+    tracker.add_argument("--image-size", type=int, help="network input; default: the weights' own")
+    tracker.add_argument("--text-bank", help="class names' embeddings; default: the weights' own")
+    tracker.add_argument("--max-targets", type=int, default=16, help="at once, as for the node")
+    made = parser.add_argument_group("output")
+    made.add_argument("--namespace", default="/tracker", help="of the topics in the new bag")
+    made.add_argument("--storage", choices=("sqlite3", "mcap"), default="sqlite3")
+    made.add_argument(
+        "--compression",
+        choices=("none", "file", "message", "chunk"),
+        default="none",
+        help="of the new bag, with zstd: of the file, of every message, or (mcap) of chunks",
+    )
+    made.add_argument(
+        "--times",
+        choices=("stamp", "recorded"),
+        default="stamp",
+        help="times of the new messages: the images' stamps, or when the images were recorded",
+    )
+    made.add_argument("--overlay", help="video to write; {bag} stands for the bag's name")
+    made.add_argument("--worst", type=int, default=6, help="pictures of the worst moments")
+    made.add_argument(
+        "--frames",
+        choices=("tracked", "davis", "sav", "all"),
+        default="tracked",
+        help="which frames count in scores, as in `sam2s eval`",
+    )
+    made.add_argument(
+        "--min-absence", type=int, default=5, help="absent frames before a return is judged"
+    )
+    work = parser.add_argument_group("work")
+    work.add_argument("--jobs", type=int, default=1, help="processes that share many bags")
+    work.add_argument("--shard", default="1/1", help="i/n: only the i-th of n shares of the bags")
+    work.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _default_to_run(parser: argparse.ArgumentParser) -> None:
+    """Let `sam2s replay BAG …` mean `sam2s replay run BAG …`."""
+    parse = parser.parse_known_args
+
+    def parse_known_args(args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        if words and words[0] not in (*ACTIONS, "-h", "--help"):
+            words.insert(0, "run")
+        return parse(words, namespace)
+
+    # argparse has no default subcommand; a parent hands its words to a child by this one method.
+    parser.parse_known_args = parse_known_args  # type: ignore[assignment]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    return {"run": _run, "compare": _compare, "merge": _merge}[args.action](args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from sam2s_ros.bags.errors import NoBagError
+    from sam2s_ros.bags.files import is_bag
+
+    settings = _settings(args)
+    if not args.bag.exists():
+        raise NoBagError(f"{args.bag}: there is no such bag")
+    if args.bag.is_file() or is_bag(args.bag):
+        return _one(args, settings)
+    return _many(args, settings)
+
+
+def _one(args: argparse.Namespace, settings: ReplaySettings) -> int:
+    from tqdm import tqdm
+
+    from sam2s_ros.replay.results import REPORT
+    from sam2s_ros.replay.runner import replay_bag
+
+    with tqdm(unit="frame", disable=args.quiet) as bar:
+
+        def progress(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        results = replay_bag(
+            args.bag, args.out, settings,
+            command=_command(), overwrite=args.overwrite, progress=progress,
+        )  # fmt: skip
+    print(_tell(results))
+    for problem in results["problems"]:
+        print(f"warning: {problem}", file=sys.stderr)
+    print(f"report: {args.out / REPORT}")
+    return 0
+
+
+def _many(args: argparse.Namespace, settings: ReplaySettings) -> int:
+    from sam2s_model.evaluation.runner import Shard
+    from sam2s_ros.replay.batch import find_tasks, replay_all
+    from sam2s_ros.replay.merged import failed_names, write_merged
+    from sam2s_ros.replay.results import REPORT
+
+    tasks = find_tasks(args.bag, args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    replay_all(
+        tasks, settings, args.out, jobs=args.jobs, shard=Shard.parse(args.shard),
+        overwrite=args.overwrite, command=_command(), show_progress=not args.quiet,
+    )  # fmt: skip
+    content = write_merged(args.out, tasks, _command(), args.frames, args.min_absence)
+    print(f"{len(content['bags'])} of {len(tasks)} bags are finished")
+    for line in failed_names(content):
+        print(f"failed: {line}", file=sys.stderr)
+    print(f"report: {args.out / REPORT}")
+    return 1 if content["failures"] else 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from sam2s_ros.replay.errors import ResultsError
+    from sam2s_ros.replay.merged import find_results, write_merged
+    from sam2s_ros.replay.results import REPORT
+
+    if not args.folder.is_dir() or not find_results(args.folder):
+        raise ResultsError(f"{args.folder} holds no replays")
+    content = write_merged(args.folder, (), _command())
+    print(f"{len(content['bags'])} bags; report: {args.folder / REPORT}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from sam2s_ros.replay.compare import compare, versus_html, versus_markdown
+
+    versus = compare(args.a, args.b)
+    text = versus_markdown(versus)
+    print(text, end="")
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        page = args.out.suffix.lower() in (".html", ".htm")
+        args.out.write_text(versus_html(versus) if page else text, encoding="utf-8")
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> ReplaySettings:
+    from sam2s_model.evaluation.settings import StreamTrackerSpec
+    from sam2s_ros.replay.settings import Inputs, Outputs, ReplaySettings
+
+    return ReplaySettings(
+        tracker=StreamTrackerSpec(
+            weights=args.weights,
+            memory=args.memory,
+            runtime=args.runtime,
+            device=args.device,
+            image_size=args.image_size,
+            text_bank=args.text_bank,
+            max_targets=args.max_targets,
+        ),
+        inputs=Inputs(
+            topic=args.topic,
+            prompts=_text(args.prompts),
+            prompts_topic=args.prompts_topic,
+            truth=args.truth,
+            classes=_text(args.classes),
+        ),
+        outputs=Outputs(
+            namespace=args.namespace,
+            storage=args.storage,
+            compression=args.compression,
+            times=args.times,
+            overlay=args.overlay,
+            worst=args.worst,
+        ),
+        rule=args.frames,
+        min_absence=args.min_absence,
+    )
+
+
+def _tell(results: dict[str, Any]) -> str:
+    """Sum a replay up for the terminal."""
+    from sam2s_model.table import markdown_table
+    from sam2s_ros.replay.report import percent
+
+    rows = []
+    scores = {t["target"]: t["values"] for t in (results["scores"] or {}).get("targets", [])}
+    for target in results["targets"]:
+        s = target["summary"]
+        row = [target["name"], s["class"], target["first_frame"], s["frames"]]
+        row += [percent(s["coverage"]), percent(s["iou_mean"])]
+        rows.append([*row, percent(scores.get(target["name"], {}).get("jf"))])
+    header = ["target", "class", "from frame", "frames", "tracked %", "IoU est. %", "J&F %"]
+    timing = results["timing"]
+    return (
+        markdown_table(header, rows)
+        + f"\n{results['input']['frames']} frames, {timing['frames_per_second']:.1f} a second; "
+        f"{len(results['suspects'])} identity switches suspected"
+    )
+
+
+def _command() -> str:
+    return shlex.join(["sam2s", *sys.argv[1:]])
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
