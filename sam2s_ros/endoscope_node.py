@@ -1,227 +1,123 @@
-"""Node `endoscope`: the simulated endoscope as a camera, with its ground truth beside it."""
+"""Node `endoscope`: the simulator, a video file or a folder of pictures as a camera, with truth."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import itertools
+import math
 import os
-import queue
 import random
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+import psutil
 import rclpy
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.qos import HistoryPolicy, QoSProfile
+from rclpy.task import Future
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from sam2s_model.errors import Sam2sError
-from sam2s_model.synth import Shot, SurgicalScene
 from sam2s_msgs.msg import TrackedObjects  # type: ignore[attr-defined]  # made by colcon
-from sam2s_ros.conversions import OUTPUT_ENCODINGS, labels_to_image, rgb_to_image
 from sam2s_ros.dds import use_profile
-from sam2s_ros.ground_truth import nominal_camera, true_objects
+from sam2s_ros.endoscope_frames import Frame, FramesAhead, Packer, Schedule
+from sam2s_ros.endoscope_settings import RELIABILITIES, declare
+from sam2s_ros.endoscope_sources import (
+    EndoscopeError,
+    SimulatedSource,
+    Source,
+    VideoSource,
+    open_files,
+)
+from sam2s_ros.ground_truth import nominal_camera
+from sam2s_ros.headers import NANO, time_message
+from sam2s_ros.markers import ImagePlane
 
-RELIABILITIES = {
-    "best_effort": ReliabilityPolicy.BEST_EFFORT,
-    "reliable": ReliabilityPolicy.RELIABLE,
-}
-KEPT_LOOP = 256 << 20  # bytes: a loop up to this size is rendered once and then kept
 WARN_EVERY = 10.0  # seconds between warnings that the machine is too slow
+SAY_EVERY = 5.0  # seconds between reports of how far prerendering is
 STOP_SECONDS = 1.0  # for the frame that is being rendered when the node ends
-
-
-class EndoscopeError(Sam2sError):
-    """A parameter that the endoscope cannot work with, or a renderer that failed."""
-
-
-class _Setting(NamedTuple):
-    name: str
-    default: Any
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    live: bool = False  # may change while the node runs
-
-
-# Every parameter; config/endoscope.yaml shows the same list with the same defaults.
-SETTINGS = (
-    _Setting("seed", 7, "which operation is seen; the same seed gives the same video", 0, 2**31),
-    _Setting("width", 640, "pixels", 32, 4096),
-    _Setting("height", 512, "pixels", 32, 4096),
-    _Setting("rate", 25.0, "frames per second, of the scene's time and of the topics", 0.1, 240.0),
-    _Setting("instruments", "", "classes of the instruments, comma-separated; empty: by seed"),
-    _Setting("frame_id", "endoscope", "in the header of every message"),
-    _Setting("encoding", "rgb8", "of image_raw", choices=OUTPUT_ENCODINGS),
-    _Setting(
-        "reliability", "best_effort", "of images, labels and camera_info", None, None,
-        tuple(RELIABILITIES),
-    ),
-    _Setting("loop", 0, "frames after which the video begins again; 0: never", 0, 10**9),
-    _Setting("drop", 0.0, "share of frames left out on purpose", 0.0, 1.0, live=True),
-    _Setting("ahead", 8, "frames rendered before the first is published, and kept ready", 1, 2000),
-    _Setting("ahead_wait", 30.0, "seconds after which fewer frames ahead will do", 0.0, 3600.0),
-    _Setting("workers", 1, "frames rendered at once, each on a processor core", 1, 64),
-    _Setting("start_delay", 0.0, "seconds from the node's start to the first frame", 0.0, 3600.0),
-    _Setting("wait_for_subscriber", False, "publish nothing until someone wants image_raw"),
-)  # fmt: skip
-
-
-class Frame(NamedTuple):
-    """The messages of one frame; only their headers are still to be filled."""
-
-    image: Image
-    labels: Image
-    objects: TrackedObjects
-
-
-class RenderAhead(threading.Thread):
-    """Renders frames, several at once, in order into a bounded queue; waits while it is full."""
-
-    def __init__(
-        self, scene: SurgicalScene, encoding: str, loop: int, ahead: int, workers: int
-    ) -> None:
-        super().__init__(name="renderer", daemon=True)
-        self.scene, self.encoding, self.loop, self.workers = scene, encoding, loop, workers
-        self.queue: queue.Queue[Frame] = queue.Queue(ahead)
-        self.error: Exception | None = None
-        self.full_once = threading.Event()
-        self.frame_seconds = 0.0  # processor time of one frame, smoothed
-        self._ended = threading.Event()
-        self._kept: dict[int, Shot] = {}
-        self._keep = 0 < loop * scene.width * scene.height * 4 <= KEPT_LOOP
-
-    def run(self) -> None:
-        """Render until stopped; an error is kept for the node to report."""
-        import torch
-
-        try:
-            # One thread a frame: for pictures of this size more only wait for each other.
-            torch.set_num_threads(1)
-            with ThreadPoolExecutor(self.workers) as pool:
-                self._feed(pool)
-        except Exception as error:  # whatever it is, the node must say it and end
-            self.error = error
-
-    def stop(self) -> None:
-        """End soon; do not wait for it."""
-        self._ended.set()
-
-    def _feed(self, pool: ThreadPoolExecutor) -> None:
-        coming: deque[Future[Frame]] = deque()
-        numbers = itertools.cycle(range(self.loop)) if self.loop else itertools.count()
-        while not self._ended.is_set():
-            while len(coming) < self.workers:
-                coming.append(pool.submit(self._frame, next(numbers)))
-            self._put(coming.popleft().result())
-
-    def _frame(self, number: int) -> Frame:
-        begin = time.thread_time()
-        shot = self._kept[number] if number in self._kept else self.scene.render(number)
-        if self._keep:
-            self._kept[number] = shot
-        frame = Frame(
-            rgb_to_image(shot.image, encoding=self.encoding),
-            labels_to_image(shot.masks),
-            true_objects(shot.masks, shot.classes),
-        )
-        if number:  # the first one makes the tissue, which is no measure of the others
-            spent = time.thread_time() - begin
-            weight = 0.1 if self.frame_seconds else 1.0
-            self.frame_seconds += (spent - self.frame_seconds) * weight
-        return frame
-
-    def _put(self, frame: Frame) -> None:
-        while not self._ended.is_set():
-            with contextlib.suppress(queue.Full):
-                self.queue.put(frame, timeout=0.1)
-                break
-        if self.queue.full():
-            self.full_once.set()
+LINGER_SECONDS = 0.5  # from a file's last frame to the node's end, so that it can leave
+SPARE_MEMORY = 0.8  # of the free memory may be taken by prerendered frames
 
 
 class EndoscopeNode(Node):
     """Publishes image_raw, camera_info and, with the same stamp, ground_truth/{label_map,objects}.
 
     The objects' frame_index counts the published frames, so that a consumer knows what it missed.
+    Stamps lie on a grid of the nominal rate, as those of a camera with a steady clock; a tick on
+    which no frame was ready, or one was dropped, leaves a gap. `finished` is done when a file has
+    ended.
     """
 
     def __init__(self) -> None:
         super().__init__("endoscope")
-        values = self._declare()
+        values = declare(self)
         self._drop: float = values["drop"]
         self._frame_id: str = values["frame_id"]
         self._wait: bool = values["wait_for_subscriber"]
-        self._rate: float = values["rate"]
         self.add_on_set_parameters_callback(self._on_change)
 
-        instruments = [name.strip() for name in values["instruments"].split(",") if name.strip()]
-        scene = SurgicalScene(
-            values["seed"], values["width"], values["height"], fps=self._rate,
-            instruments=instruments or None,
+        source = _source(values)
+        self._rate = _rate(values, source)
+        schedule = _schedule(values, source)
+        packer = Packer(
+            values["encoding"],
+            raw=values["transport"] in ("raw", "both"),
+            compressed=values["transport"] in ("compressed", "both"),
+            quality=values["jpeg_quality"],
+        )
+        # Seen from the left eye's place, the right one's picture lies to the left.
+        apart = values["disparity"] if values["side"] == "right" else 0
+        self._shift = -apart * ImagePlane().distance
+        self._camera = CameraInfo()
+        self._advertise(values, packer)
+
+        self.finished: Future[None] = Future()
+        self.published = self.dropped = self.late = 0
+        self._random = random.Random(values["seed"])
+        begin = time.monotonic()
+        self._not_before = begin + values["start_delay"]
+        self._ahead_until = begin + values["ahead_wait"]
+        self._last_published = begin
+        self._grid: _Grid | None = None
+        self.frames = FramesAhead(
+            source, packer, schedule, ahead=values["ahead"], workers=values["workers"],
+            prerender=values["prerender"] > 0,
         )  # fmt: skip
-        self._camera = nominal_camera(values["width"], values["height"])
+        self.frames.start()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0 / self._rate, self._tick, clock=self._steady)
+        self._prerender = schedule.length if values["prerender"] else None
+        if self._prerender:
+            self._progress = self.create_timer(SAY_EVERY, self._say_progress, clock=self._steady)
+        height, width = source.size
+        self.get_logger().info(f"{source}, {width}×{height} at {self._rate:g} Hz")
+
+    def _advertise(self, values: dict[str, Any], packer: Packer) -> None:
         live = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=5,
             reliability=RELIABILITIES[values["reliability"]],
         )  # fmt: skip
         sure = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50)
-        self._images = self.create_publisher(Image, "image_raw", live)
+        self._images: list[Any] = []
+        self._topics: dict[str, Any] = {}
+        if packer.raw:
+            self._topics["image"] = self.create_publisher(Image, "image_raw", live)
+        if packer.compressed:
+            self._topics["compressed"] = self.create_publisher(
+                CompressedImage, "image_raw/compressed", live
+            )
+        self._images.extend(self._topics.values())
+        self._topics["labels"] = self.create_publisher(Image, "ground_truth/label_map", live)
+        self._topics["objects"] = self.create_publisher(
+            TrackedObjects, "ground_truth/objects", sure
+        )
         self._cameras = self.create_publisher(CameraInfo, "camera_info", live)
-        self._labels = self.create_publisher(Image, "ground_truth/label_map", live)
-        self._objects = self.create_publisher(TrackedObjects, "ground_truth/objects", sure)
-
-        self.published = self.dropped = self.late = 0
-        self._random = random.Random(values["seed"])
-        self._not_before = time.monotonic() + values["start_delay"]
-        self._ahead_until = time.monotonic() + values["ahead_wait"]
-        self.renderer = RenderAhead(
-            scene, values["encoding"], values["loop"], values["ahead"], values["workers"]
-        )
-        self.renderer.start()
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0 / self._rate, self._tick, clock=steady)
-        self.get_logger().info(
-            f"scene {scene.seed}, {scene.width}×{scene.height} at {self._rate:g} Hz: "
-            + ", ".join(f"{identity} {name}" for identity, name in scene.classes.items())
-        )
-
-    def _declare(self) -> dict[str, Any]:
-        """Declare every parameter and return the values, or say which one cannot be."""
-        values: dict[str, Any] = {}
-        for setting in SETTINGS:
-            try:
-                value = self.declare_parameter(
-                    setting.name, setting.default, _descriptor(setting)
-                ).value
-            except ParameterException as error:
-                hint = " (write 10.0, not 10)" if isinstance(setting.default, float) else ""
-                raise EndoscopeError(
-                    f"the parameter '{setting.name}' was refused: {_expected(setting)}{hint} "
-                    f"[{error}]"
-                ) from error
-            if setting.choices and value not in setting.choices:
-                raise EndoscopeError(
-                    f"the parameter '{setting.name}' is '{value}'; {_expected(setting)}"
-                )
-            values[setting.name] = value
-        return values
 
     def _on_change(self, parameters: Sequence[Any]) -> SetParametersResult:
         """Take over `drop`; ranges and read-only parameters are already checked."""
@@ -230,76 +126,169 @@ class EndoscopeNode(Node):
                 self._drop = parameter.value
         return SetParametersResult(successful=True)
 
+    def _say_progress(self) -> None:
+        if self.frames.ready.is_set():
+            self._progress.cancel()
+            return
+        self.get_logger().info(f"prerendered {self.frames.made} of {self._prerender} frames")
+
     def _tick(self) -> None:
         """Publish the next frame; none is made up for later if it is not ready."""
-        if self.renderer.error is not None:
-            raise EndoscopeError(f"the renderer failed: {self.renderer.error}")
-        if not self.published + self.dropped and not self._may_begin():
-            return
-        try:
-            frame = self.renderer.queue.get_nowait()
-        except queue.Empty:
-            self.late += 1
-            self.get_logger().warning(
-                f"too slow for {self._rate:g} Hz: a frame takes "
-                f"{1000 * self.renderer.frame_seconds:.0f} ms of a core; lower rate or size, or "
-                "raise workers where cores are free",
-                throttle_duration_sec=WARN_EVERY,
-            )
-            return
-        if self._random.random() < self._drop:
+        if self.frames.error is not None:
+            raise EndoscopeError(f"no more frames: {self.frames.error}")
+        if self._grid is None:
+            if not self._may_begin():
+                return
+            self._grid = _Grid(self._rate, self.get_clock().now().nanoseconds)
+        stamp_ns = self._stamp(self._grid)
+        frame = self.frames.take()
+        if frame is None:
+            self._no_frame()
+        elif self._random.random() < self._drop:
             self.dropped += 1
         else:
-            self._publish(frame)
+            self._publish(frame, stamp_ns)
+
+    def _stamp(self, grid: _Grid) -> int:
+        """The stamp of this tick; simulated time has no steady grid to be put on."""
+        if self.get_parameter("use_sim_time").value:
+            return grid.after(self.get_clock().now().nanoseconds)
+        return grid.next()
+
+    def _no_frame(self) -> None:
+        if self.frames.exhausted:
+            if time.monotonic() - self._last_published > LINGER_SECONDS:
+                self.finished.set_result(None)
+            return
+        self.late += 1
+        self.get_logger().warning(
+            f"too slow for {self._rate:g} Hz: a frame takes "
+            f"{1000 * self.frames.frame_seconds:.0f} ms of a core; lower rate or size, raise "
+            "workers where cores are free, or set prerender",
+            throttle_duration_sec=WARN_EVERY,
+        )
 
     def _may_begin(self) -> bool:
         now = time.monotonic()
-        ahead = self.renderer.full_once.is_set() or now >= self._ahead_until
-        if now < self._not_before or not ahead or self.renderer.queue.empty():
+        ahead = self.frames.ready.is_set() or now >= self._ahead_until
+        if now < self._not_before or not ahead:
             return False
-        return not self._wait or self._images.get_subscription_count() > 0
+        if not self.frames.waiting and not self.frames.exhausted:
+            return False
+        return not self._wait or any(topic.get_subscription_count() for topic in self._images)
 
-    def _publish(self, frame: Frame) -> None:
-        stamp = self.get_clock().now().to_msg()
-        for message in (*frame, self._camera):
+    def _publish(self, frame: Frame, stamp_ns: int) -> None:
+        stamp = time_message(stamp_ns)
+        for message in (*frame.messages(), self._fitting_camera(frame.size)):
             message.header.stamp = stamp
             message.header.frame_id = self._frame_id
-        frame.objects.frame_index = self.published
+        if frame.objects is not None:
+            frame.objects.frame_index = self.published
         self.published += 1
-        self._images.publish(frame.image)
+        self._last_published = time.monotonic()
+        for name, topic in self._topics.items():
+            message = getattr(frame, name)
+            # Publishing to nobody would still copy and serialise the whole picture.
+            if message is not None and topic.get_subscription_count():
+                topic.publish(message)
         self._cameras.publish(self._camera)
-        self._labels.publish(frame.labels)
-        self._objects.publish(frame.objects)
+
+    def _fitting_camera(self, size: tuple[int, int]) -> CameraInfo:
+        """Keep the camera's description up to the size of the pictures."""
+        height, width = size
+        if (self._camera.height, self._camera.width) != size:
+            self._camera = nominal_camera(width, height)
+            self._camera.p[3] = self._shift
+        return self._camera
 
 
-def _descriptor(setting: _Setting) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(
-        description=setting.description,
-        read_only=not setting.live,
-        additional_constraints=_expected(setting) if setting.choices else "",
-    )
-    if setting.low is not None and setting.high is not None:
-        if isinstance(setting.default, int):
-            bounds = IntegerRange(from_value=int(setting.low), to_value=int(setting.high), step=1)
-            descriptor.integer_range = [bounds]
-        else:
-            limits = FloatingPointRange(from_value=setting.low, to_value=setting.high)
-            descriptor.floating_point_range = [limits]
-    return descriptor
+class _Grid:
+    """Stamps at a nominal rate, in nanoseconds; the first tick begins it."""
+
+    def __init__(self, rate: float, now_ns: int) -> None:
+        self._rate = rate
+        self._begin_ns = self._last_ns = now_ns
+        self._begin = time.monotonic()
+        self._count = -1
+
+    def next(self) -> int:
+        """The stamp of the tick that is now: one further, or more if ticks were missed."""
+        elapsed = time.monotonic() - self._begin
+        self._count = max(self._count + 1, math.floor(elapsed * self._rate))
+        early = self._count / self._rate - elapsed
+        if early > 0:  # the first tick came late; a stamp must not lie in the future
+            self._begin -= early
+            self._begin_ns -= math.ceil(early * NANO)
+        self._last_ns = max(
+            self._last_ns + 1, self._begin_ns + round(self._count * NANO / self._rate)
+        )
+        return self._last_ns
+
+    def after(self, now_ns: int) -> int:
+        """Now, or just after the stamp before it."""
+        self._last_ns = max(self._last_ns + 1, now_ns)
+        return self._last_ns
 
 
-def _expected(setting: _Setting) -> str:
-    if setting.choices:
-        return f"it must be one of {', '.join(setting.choices)}"
-    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    wanted = f"it must be {kind[type(setting.default)]}"
-    if setting.low is not None:
-        wanted += f" in {setting.low:g}…{setting.high:g}"
-    return wanted
+def _source(values: dict[str, Any]) -> Source:
+    """Open what is to be shown."""
+    if values["source"]:
+        return open_files(Path(values["source"]), values["masks"], values["classes"])
+    if values["masks"] or values["classes"]:
+        raise EndoscopeError(
+            "`masks` and `classes` belong to a `source`; the simulator has its own truth"
+        )
+    if not values["rate"]:
+        raise EndoscopeError("`rate` is 0; the simulator has no rate of its own, give one")
+    instruments = [name.strip() for name in values["instruments"].split(",") if name.strip()]
+    return SimulatedSource(
+        values["seed"], values["width"], values["height"], values["rate"], instruments or None,
+        values["side"], values["disparity"],
+    )  # fmt: skip
+
+
+def _rate(values: dict[str, Any], source: Source) -> float:
+    """Frames per second."""
+    if values["rate"]:
+        return float(values["rate"])
+    if isinstance(source, VideoSource) and source.fps:
+        return source.fps
+    raise EndoscopeError(f"`rate` is 0, and {source} has no rate of its own; give one")
+
+
+def _schedule(values: dict[str, Any], source: Source) -> Schedule:
+    """Decide which frames are shown in which order, and whether they fit into memory."""
+    loop, prerender, bounce = values["loop"], values["prerender"], values["bounce"]
+    if bounce and not prerender:
+        raise EndoscopeError("`bounce` plays what is prerendered; set `prerender` too")
+    if not prerender:
+        if loop < 0 and source.length is None:
+            raise EndoscopeError("`loop` is -1, but the simulator has no end; give a number")
+        lengths = [n for n in (loop if loop > 0 else None, source.length) if n is not None]
+        return Schedule(min(lengths, default=None), repeat=loop != 0)
+    if loop not in (0, -1, prerender):
+        raise EndoscopeError(
+            f"`prerender` is {prerender} and is played in a loop, but `loop` is {loop}; leave "
+            "`loop` at 0"
+        )
+    length = prerender if source.length is None else min(prerender, source.length)
+    height, width = source.size
+    needed = length * height * width * 4  # the picture and its label map
+    free = psutil.virtual_memory().available
+    if needed > SPARE_MEMORY * free:
+        raise EndoscopeError(
+            f"{length} prerendered frames of {width}×{height} take {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free; at most {int(length * SPARE_MEMORY * free / needed)} "
+            "will do"
+        )
+    return Schedule(length, repeat=True, bounce=bounce)
 
 
 def run(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; 2 if a parameter is wrong, 1 if rendering failed."""
+    """Run the node until SIGINT, SIGTERM or a file's end; 2 if a parameter is wrong, 1 on failure.
+
+    A file that cannot be read is a wrong parameter if it shows at once.
+    """
     use_profile()
     try:
         rclpy.init(args=args)
@@ -310,7 +299,9 @@ def run(args: list[str] | None = None) -> int:
     code = 0
     try:
         node = EndoscopeNode()
-        rclpy.spin(node)
+        rclpy.spin_until_future_complete(node, node.finished)
+        if node.finished.done():
+            print("endoscope: the source has ended; set `loop` to play it again", flush=True)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Sam2sError as error:
@@ -337,8 +328,8 @@ def main() -> NoReturn:
 
 def _end(node: EndoscopeNode) -> None:
     """Stop rendering and say what was published."""
-    node.renderer.stop()
-    node.renderer.join(STOP_SECONDS)
+    node.frames.stop()
+    node.frames.join(STOP_SECONDS)
     print(
         f"endoscope: published {node.published} frames, dropped {node.dropped} on purpose, "
         f"{node.late} times no frame was ready",
