@@ -173,7 +173,8 @@ class _Processes:
             multiprocessing_context="spawn",
             pin_memory=device.type == "cuda",
         )
-        self._clips: Iterator[Clip | _Failure] | None = iter(loader)
+        with _own_signals():
+            self._clips: Iterator[Clip | _Failure] | None = iter(loader)
 
     def clips(self) -> list[Clip]:
         if self._clips is None:
@@ -182,7 +183,8 @@ class _Processes:
         for _ in range(self.batch):
             try:
                 clip = next(self._clips)
-            except RuntimeError as error:
+            # RuntimeError: torch missed it; the others: it died while a clip was being handed over.
+            except (RuntimeError, OSError, EOFError) as error:
                 raise ClipError(f"a process that makes clips has ended: {error}") from error
             if isinstance(clip, _Failure):
                 raise ClipError(clip.message)
@@ -302,6 +304,22 @@ class _StepBack:
         # it ends its processes itself, and they end when it is gone.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep torch from raising the death of a process anywhere in the training.
+
+    `next` finds it out too, within seconds, and there it can be told and handled.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # torch installs its handler in the main thread alone
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _make(source: ClipSource, indices: list[int]) -> list[Clip]:

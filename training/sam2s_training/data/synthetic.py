@@ -26,7 +26,7 @@ MOST_OUTSIDE = 0.2  # of the camera's way out of the body on the first frame; mo
 MOST_DRAWN_BACK = 0.7  # presence from which an instrument counts as in on the first frame
 CANDIDATES = 8  # draws of frame numbers to choose from; a scene's motion costs little to evaluate
 SAME_SCENE_TRIES = 4  # first frames without a target before another scene is taken
-TRIES = 64  # after which the settings are at fault, not chance
+TRIES = 16  # after which the settings are at fault, not chance
 
 
 @dataclass(frozen=True)
