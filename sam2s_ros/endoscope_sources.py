@@ -141,9 +141,9 @@ def open_files(path: Path, masks: str, classes: str) -> VideoSource | FolderSour
     `masks` is a folder of masks and `classes` a JSON file {"1": "grasper"}; both may be empty.
     """
     truth = Path(masks) if masks else None
-    names = read_classes(Path(classes)) if classes else {}
     if classes and truth is None:
         raise EndoscopeError("`classes` names the instances of `masks`, but no masks are given")
+    names = read_classes(Path(classes)) if classes else {}
     if truth is not None and not truth.is_dir():
         raise LayoutError(truth, "no such folder; masks (.png) were expected here")
     if path.is_dir():
