@@ -18,6 +18,7 @@ OWN_COMMANDS = {
     "bank": "sam2s_model.commands.bank",
     "bench": "sam2s_model.commands.bench",
     "eval": "sam2s_model.commands.eval",
+    "export": "sam2s_model.commands.export",
     "scene": "sam2s_model.commands.scene",
     "weights": "sam2s_model.commands.weights",
 }

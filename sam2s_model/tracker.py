@@ -80,7 +80,8 @@ class StreamTracker:
     Args:
         model: the network, or the folder of its exported graphs with runtime "onnx".
         memory: a memory policy's name for its defaults, or settings of one's own.
-        runtime: who executes the network: "torch" or "onnx".
+        runtime: who executes the network: "torch", "onnx", or a runtime that is ready, which
+            trackers may share.
         device: where torch runs it, for example "cpu" or "cuda".
         precision: of torch: "fp32", or "bf16" for autocast where the device is fast in it.
         provider: where ONNX Runtime runs it: "cpu", "cuda" or "tensorrt".
@@ -98,7 +99,7 @@ class StreamTracker:
         model: Sam2s | str | PathLike[str],
         memory: str | MemorySettings = "divemem",
         *,
-        runtime: str = "torch",
+        runtime: str | Runtime = "torch",
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         provider: str = "cpu",

@@ -114,13 +114,13 @@ class ReadTokens(nn.Module):
         self.query = attention.q_proj
         # q · (Wk t + b) = (q Wk) · t + a constant that softmax does not see
         self.register_buffer(
-            "key", attention.k_proj.weight.detach().unflatten(0, (self.heads, inner)) * inner**-0.5
+            "key", attention.k_proj.weight.detach().view(self.heads, inner, -1) * inner**-0.5
         )
         value, out = attention.v_proj, attention.out_proj
         mixed = torch.einsum(
             "ohi,hit->oht",
-            out.weight.detach().unflatten(1, (self.heads, inner)),
-            value.weight.detach().unflatten(0, (self.heads, inner)),
+            out.weight.detach().view(-1, self.heads, inner),
+            value.weight.detach().view(self.heads, inner, -1),
         )
         self.output = _linear(mixed.flatten(1), out.weight @ value.bias + out.bias)
 

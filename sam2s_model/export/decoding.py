@@ -82,12 +82,12 @@ class Decode(nn.Module):
         side = fine.shape[-1]
         logits = torch.where(present[:, None], logits, NO_OBJECT_LOGIT)
         pointer = torch.where(present[:, None], self.pointer(token), self.no_pointer)
-        return logits.unflatten(1, (1, side, side)), iou, object_score, pointer
+        return logits.reshape(-1, 1, side, side), iou, object_score, pointer
 
     def _upscale(self, flat: Tensor, fine_4: Tensor, fine_8: Tensor) -> Tensor:
         """[N, HW, C] -> [N, C/8, 4H, 4W]."""
         side = self.grid.shape[-1]
         upscale_8, norm, _, upscale_4, _ = self.decoder.output_upscaling
-        x = flat.transpose(1, 2).unflatten(2, (side, side))
+        x = flat.transpose(1, 2).reshape(len(flat), -1, side, side)
         x = F.gelu(norm(upscale_8(x) + fine_8))
         return F.gelu(upscale_4(x) + fine_4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ class ExportOptions:
 
     opset: int = tracing.OPSET
     precision: str = "fp32"  # fp16: all graphs; int8: the image encoder, see quantisation.py
-    memory: MemorySettings = MemorySettings()  # its max_long is the capacity for long-term entries
+    # Its max_long is the capacity for long-term entries.
+    memory: MemorySettings = field(default_factory=MemorySettings)
     text_bank: TextBank | None = None  # instead of the one that comes with the weights
     weights: str = ""  # the weights' name or path, to be noted in the manifest
 

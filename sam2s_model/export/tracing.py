@@ -44,7 +44,7 @@ def trace(stage: Traced, name: str, opset: int) -> Any:
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(port.shape) if _named(size)}
         for port in stage.inputs
     )
-    with torch.no_grad(), _quiet():
+    with _quiet():
         program = torch.onnx.export(
             stage.module,
             inputs,

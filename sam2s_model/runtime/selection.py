@@ -16,7 +16,7 @@ RUNTIMES = ("torch", "onnx")
 
 def make_runtime(
     model: Sam2s | str | PathLike[str],
-    runtime: str,
+    runtime: str | Runtime,
     *,
     device: torch.device | str,
     precision: str,
@@ -26,6 +26,8 @@ def make_runtime(
     max_targets: int,
 ) -> Runtime:
     """Make a runtime; see StreamTracker for the arguments."""
+    if not isinstance(runtime, str):
+        return runtime
     if runtime not in RUNTIMES:
         raise RuntimeUnavailableError(
             f"there is no runtime '{runtime}'; choose one of {', '.join(RUNTIMES)}"
