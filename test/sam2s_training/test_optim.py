@@ -1,6 +1,6 @@
 """Learning rates by layer, the schedule, and averaged weights."""
 
-import math
+import itertools
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_the_rate_rises_then_follows_a_cosine():
     assert rates[4] == 2.0
     assert rates[14] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # half way down
     assert rates[24] == pytest.approx(0.2)
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
     assert optim.learning_rate(settings, 99, 24) == pytest.approx(0.2)
 
 

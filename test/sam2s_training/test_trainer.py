@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_preset_is_refused(tmp_path):
 def test_weights_of_another_preset_are_refused_before_the_first_step(tmp_path):
     path = tmp_path / "nano.safetensors"
     save_weights(path, Sam2s(ModelConfig.preset("nano")).state_dict(), {"preset": "nano"})
-    with pytest.raises(ForeignWeightsError, match="holds weights of 'nano'.*'tiny'"):
+    with pytest.raises(ForeignWeightsError, match=r"holds weights of 'nano'.*'tiny'"):
         train(tiny(model={"preset": "tiny", "weights": str(path)}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

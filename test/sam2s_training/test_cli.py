@@ -1,0 +1,97 @@
+"""The commands, as a user types them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from tiny import CONTENT
+
+from sam2s_training.__main__ import main
+from sam2s_training.log import read_rows
+from sam2s_training.schema import merged
+from sam2s_training.scores import read_scores
+
+# One worker, so that the run that they share is made once.
+pytestmark = pytest.mark.xdist_group("smoke_run")
+FALL = 0.5  # the share of its first value that the smoke recipe's loss falls below
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smoke recipe, run as continuous integration runs it; shared by what needs a run."""
+    out = tmp_path_factory.mktemp("smoke")
+    done = subprocess.run(
+        [sys.executable, "-m", "sam2s_training", "train", "smoke", "--out", str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.stderr
+
+
+def test_the_smoke_recipe_learns(smoke):
+    out, told = smoke
+    losses = [float(row["loss"]) for row in read_rows(out / "log.csv")]
+    assert len(losses) == 8
+    assert max(losses[-3:]) < FALL * losses[0]
+    assert "stopped at step 40 of 40 (done)" in told
+    assert "all in about" in told
+    assert {path.name for path in (out / "overlays").iterdir()} == {
+        "step-00000020.jpg",
+        "step-00000040.jpg",
+    }
+
+
+def test_what_follows_a_training(smoke, capsys):
+    out, _ = smoke
+    assert main(["evaluate", str(out), "smoke", "--memory", "sam2", "--quiet"]) == 0
+    assert "| smoke " in capsys.readouterr().out
+    (row,) = read_scores(out / "scores.csv")
+    assert (row["step"], row["suite"], row["memory"]) == ("40", "smoke", "sam2")
+    assert 0 <= float(row["jf"]) <= 1
+    assert main(["export", str(out), "--dtype", "float16"]) == 0
+    assert "smoke-00000040.safetensors (7." in capsys.readouterr().out
+    assert main(["curves", str(out)]) == 0
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_files_where_it_is_installed(smoke):
+    pytest.importorskip("tensorboard")
+    out, _ = smoke
+    assert [path for path in (out / "tensorboard").iterdir() if path.stat().st_size > 1000]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"optim": {"leraning_rate": 1}}, "there is no key 'leraning_rate'"),
+        ({"losses": {"ambiguity": "gausian"}}, "did you mean 'gaussian'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, capsys, changes, told):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(merged(CONTENT, changes)))
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "mine.yaml" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_is_not_there(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(CONTENT))
+    assert main(["train", str(path), "--device", "cuda:99"]) == 2
+    assert "CUDA device" in capsys.readouterr().err
+    assert main(["train", str(path), "--device", "abacus"]) == 2
+    assert "'abacus' is no device" in capsys.readouterr().err
+
+
+def test_curves_of_no_run(tmp_path, capsys):
+    assert main(["curves", str(tmp_path)]) == 2
+    assert "log.csv has no row" in capsys.readouterr().err
