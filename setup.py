@@ -107,6 +107,9 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        # Exported graphs: running them, and writing them with `sam2s export`.
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "onnxslim>=0.1.60"],
+        "onnx-gpu": ["onnx>=1.17", "onnxruntime-gpu>=1.20", "onnxscript>=0.5", "onnxslim>=0.1.60"],
         "plots": ["matplotlib>=3.7"],  # figures of `sam2s eval`
         # Encoders of class names. open_clip_torch asks for torchvision, which nothing here needs:
         # `pip install --no-deps open_clip_torch` will do.
@@ -117,6 +120,10 @@ setup(
             "hypothesis>=6.80",
             "matplotlib>=3.7",
             "mypy>=1.11",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5",
+            "onnxslim>=0.1.60",
             "pytest>=8.0",
             "pytest-cov>=7.0",
             "pytest-timeout>=2.2",
