@@ -148,7 +148,8 @@ class FrameReader:
             image = image_to_rgb(decoded)
         except (ConversionError, Sam2sError) as error:
             self.skipped += 1
-            self._report(type(error).__name__, f"{error}; the image was left out")
+            at = f"{self._topic.name}, recorded at {seconds(message.time_ns)}"
+            self._report(type(error).__name__, f"{at}: {error}; the image was left out")
             return None
         stamp_ns = decoded.header.stamp.sec * 1_000_000_000 + decoded.header.stamp.nanosec
         newest = self._gate.newest_ns

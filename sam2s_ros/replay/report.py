@@ -208,7 +208,10 @@ def _worst(results: Mapping[str, Any], folder: Path) -> str:
         figures.append(picture(path.read_bytes(), text))
     if not figures:
         return '<p class="muted">None: no target was in view.</p>'
-    return f'<div class="grid">{"".join(figures)}</div>'
+    note = ""
+    if results["scores"]:
+        note = '<p class="muted">The white line is the border of the truth.</p>'
+    return f'<div class="grid">{"".join(figures)}</div>{note}'
 
 
 def _suspects(results: Mapping[str, Any]) -> str:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam2s_model.evaluation.settings import host, settings_key, versions
+from sam2s_model.overlay import WHITE, outline
 from sam2s_model.prompt import Prompt
 from sam2s_model.result import TrackState
 from sam2s_model.tracker import StreamTracker
@@ -188,7 +190,7 @@ class Replay:
                 mark = PromptMark(frame.index, _kind(accepted.prompt), accepted.correction)
                 track.prompts.append(mark)
         recorder.write(result, frame.recorded_ns, removed)
-        self._watch(frame, result, rated, frozenset(a.name for a in result.accepted))
+        self._watch(frame, result, rated, scorer)
         self._count(frame, result, removed)
         if video is not None:
             video.write(messages.overlay_picture(frame.image, result))
@@ -243,15 +245,17 @@ class Replay:
         return scorer.frame(frame.index, frame.stamp_ns, frame.recorded_ns, result.objects, size)
 
     def _watch(
-        self, frame: Frame, result: SessionResult, rated: dict[str, float],
-        prompted: frozenset[str],
-    ) -> None:  # fmt: skip
+        self, frame: Frame, result: SessionResult, rated: dict[str, float], scorer: Scorer | None
+    ) -> None:
         """Look for suspected switches and for the worst moments."""
-
-        def draw() -> np.ndarray[Any, Any]:
-            return messages.overlay_picture(frame.image, result)
+        prompted = frozenset(accepted.name for accepted in result.accepted)
 
         def offer(name: str, badness: float, why: str) -> None:
+            def draw() -> NDArray[np.uint8]:
+                picture = messages.overlay_picture(frame.image, result)
+                truth = None if scorer is None else scorer.truth_of(name)
+                return picture if truth is None else outline(picture, truth, WHITE)
+
             self._worst.offer(frame.index, frame.stamp_ns, name, badness, why, draw)
 
         for suspect in self._suspects.add(frame.index, result.objects, prompted):

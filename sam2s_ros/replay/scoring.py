@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam2s_model.evaluation.clip import PRESENT
 from sam2s_model.evaluation.record import ClipRecord, TargetSeries
@@ -45,6 +46,7 @@ class Scorer:
     annotated: list[int] = field(default_factory=list)
     areas: list[dict[int, int]] = field(default_factory=list)  # true pixels per instance
     problems: list[str] = field(default_factory=list)
+    latest: Ids | None = None  # the truth of the frame that was scored last
     _living: dict[str, _Life] = field(default_factory=dict)
     _ended: list[tuple[_Life, int]] = field(default_factory=list)  # with annotated frames seen
 
@@ -65,6 +67,7 @@ class Scorer:
     ) -> dict[str, float]:  # fmt: skip
         """Score one frame; returns the J of every target in view, or wrongly drawn."""
         truth = self.truth.at(stamp_ns, recorded_ns)
+        self.latest = None
         if truth is None:
             return {}
         if truth.shape != size:
@@ -86,12 +89,16 @@ class Scorer:
                 rated[entry.name] = j
         self.annotated.append(frame)
         self.areas.append(areas)
+        self.latest = truth
         return rated
 
-    def truth_of(self, name: str) -> int | None:
-        """The instance that a target is."""
+    def truth_of(self, name: str) -> NDArray[np.bool_] | None:
+        """The true mask of a target on the frame that was scored last."""
         life = self._living.get(name)
-        return None if life is None else life.instance
+        if self.latest is None or life is None or life.instance is None:
+            return None
+        mask: NDArray[np.bool_] = self.latest == life.instance
+        return mask
 
     def finish(self) -> list[ClipRecord]:
         """Make the record of every life that could be scored."""
