@@ -239,7 +239,15 @@ class _Head:
     log: LogSettings = field(default_factory=LogSettings)
 
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+def _recipes_folder() -> Path:
+    """In a source tree beside the package; installed, below a prefix's share."""
+    here = Path(__file__).resolve()
+    beside = here.parent.parent / "recipes"
+    installed = (parent / "share" / "sam2s_training" / "recipes" for parent in here.parents)
+    return next((folder for folder in (beside, *installed) if folder.is_dir()), beside)
+
+
+RECIPES = _recipes_folder()
 _HINTS: dict[str, Any] = {
     "image_size": int,
     "data": DataSettings,
