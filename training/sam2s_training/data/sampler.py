@@ -73,7 +73,7 @@ def draw_frames(
     )
     if not hybrid:
         return run
-    others = np.setdiff1d(np.arange(length), run)
+    others = np.delete(np.arange(length), run)
     repeats = len(others) < settings.scattered
     scattered = random.choice(length if repeats else others, settings.scattered, replace=repeats)
     return np.concatenate((scattered, run)).astype(np.int64)

@@ -44,14 +44,16 @@ class SyntheticSettings:
     tissue_weight: float = 0.25  # chance of a tissue to be chosen, relative to an instrument
     instrument_first: float = 0.9  # share of the clips that want an instrument on the first frame
     scenes: int = 16  # scenes in turn, so that the clips of a batch show different ones
-    clips_per_scene: int = 8  # clips before a scene is replaced; a new one costs some frames' time
+    # Clips before a scene is replaced, which costs the time of some 20 frames; None: 8, and of
+    # clips with few frames so many that a scene gives 32 frames.
+    clips_per_scene: int | None = None
     # Narrower ranges of the scene's parameters, such as {"bleeding": (0.4, 0.6)}; a number fixes.
     overrides: Mapping[str, float | Range] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         positive = ("seconds", "fps", "aspect", "scale", "max_targets", "scenes", "clips_per_scene")
         for name in positive:
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise DataSettingError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("min_share", "thin_share", "min_visible", "tissue_weight", "instrument_first"):
             if not 0 <= getattr(self, name) <= 1:
@@ -111,6 +113,7 @@ class SyntheticSource:
         self.length = max(round(self.settings.seconds * self.settings.fps), 1)
         self.height = round(self.settings.scale * size)
         self.width = round(self.settings.aspect * self.height)
+        self.clips_per_scene = self.settings.clips_per_scene or max(8, 32 // self.sampler.frames)
         self._ranges = self.settings.ranges()
         self._class_of = _class_numbers(instruments)
         self._scenes: OrderedDict[tuple[int, int], SurgicalScene] = OrderedDict()
@@ -152,7 +155,7 @@ class SyntheticSource:
         return _Draw(scene, draws[int(np.argmax(good))], random)
 
     def _scene(self, slot: int, turn: int) -> SurgicalScene:
-        clips, scenes = self.settings.clips_per_scene, self.settings.scenes
+        clips, scenes = self.clips_per_scene, self.settings.scenes
         # The slots' replacements are spread evenly over the turns.
         key = (slot, (turn + slot * clips // scenes) // clips)
         if key not in self._scenes:
