@@ -298,6 +298,7 @@ class Replay:
         tally.problems[:0] = reader.problems
         tally.problems += schedule.problems
         if scorer is not None:
+            scorer.truth.finish()
             tally.problems += scorer.truth.problems
 
     # --- after the last frame -------------------------------------------------------------

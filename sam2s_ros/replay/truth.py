@@ -19,7 +19,7 @@ from sam2s_model.metrics import region_similarity
 from sam2s_model.prompt import Prompt
 from sam2s_model.video import MASK_SUFFIX, read_mask
 from sam2s_msgs.msg import TrackedObjects  # type: ignore[attr-defined]  # made by colcon
-from sam2s_ros.bags.reader import Bag, Message, decode, header_stamp
+from sam2s_ros.bags.reader import Bag, Message, decode, header_stamp, seconds
 from sam2s_ros.conversions import image_to_labels
 from sam2s_ros.replay.errors import TruthError
 
@@ -44,6 +44,9 @@ class Truth(Protocol):
 
     def at(self, stamp_ns: int, recorded_ns: int) -> Ids | None:
         """Instance ids (H, W) of the image with this stamp; None where it is not annotated."""
+
+    def finish(self) -> None:
+        """Note what was left over when all images have been read."""
 
     def describe(self) -> dict[str, object]:
         """What and where it is, as plain JSON values."""
@@ -80,6 +83,9 @@ class TopicTruth:
             self.problems.append(f"{self._topic}: {error}; the frame was not scored")
             return None
 
+    def finish(self) -> None:
+        """A topic may well hold more than was asked for."""
+
     def describe(self) -> dict[str, object]:
         """Name the topic."""
         return {"topic": self._topic, "classes": {str(k): v for k, v in self.classes.items()}}
@@ -112,10 +118,14 @@ class FolderTruth:
             self.problems.append(f"{error}; the frame was not scored")
             return None
 
-    @property
-    def unused(self) -> int:
-        """Masks whose stamp no image had."""
-        return len(self._unused)
+    def finish(self) -> None:
+        """Name masks whose stamp no image had."""
+        if self._unused:
+            some = ", ".join(seconds(stamp) for stamp in sorted(self._unused)[:3])
+            self.problems.append(
+                f"{self._folder}: {len(self._unused)} mask(s) have a stamp that no image has, "
+                f"such as {some}"
+            )
 
     def describe(self) -> dict[str, object]:
         """Name the folder."""
