@@ -307,6 +307,9 @@ def run(args: list[str] | None = None) -> int:
     except Sam2sError as error:
         print(f"endoscope: {error}", file=sys.stderr)
         code = 2 if node is None else 1
+    except RuntimeError:
+        if rclpy.ok():  # otherwise a signal has closed the middleware in the middle of a tick
+            raise
     if node is not None:
         _end(node)
     rclpy.try_shutdown()

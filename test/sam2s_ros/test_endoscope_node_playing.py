@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -15,7 +16,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from sam2s_model.synth import SurgicalScene
 from sam2s_model.video import write_mask, write_video
 from sam2s_msgs.msg import TrackedObjects
+from sam2s_ros import endoscope_node
 from sam2s_ros.conversions import image_to_labels, image_to_rgb
+from sam2s_ros.endoscope_node import EndoscopeNode
 from sam2s_ros.endoscope_sources import SimulatedSource
 from sam2s_ros.ground_truth import nominal_camera
 from sam2s_ros.markers import ImagePlane
@@ -183,3 +186,20 @@ def test_a_damaged_picture_ends_the_node_and_is_named(ros_process, tmp_path):
     assert "no more frames: " in process.output()
     assert "002.png (frame 2): no readable picture" in process.output()
     assert "Traceback" not in process.output()
+
+
+def test_a_signal_in_the_middle_of_a_tick_ends_it_cleanly(ros_env, monkeypatch, capfd):
+    """A signal closes the middleware under whatever the node is doing, here publishing."""
+    for name, value in ros_env.items():
+        monkeypatch.setenv(name, value)
+    publish = EndoscopeNode._publish
+
+    def interrupted(node, frame, stamp_ns) -> None:
+        rclpy.shutdown()
+        publish(node, frame, stamp_ns)
+
+    monkeypatch.setattr(EndoscopeNode, "_publish", interrupted)
+    assert endoscope_node.run(arguments(width=64, height=48, rate=50.0, prerender=1)) == 0
+    said = capfd.readouterr()
+    assert "endoscope: published 1 frames" in said.out
+    assert "Traceback" not in said.err
