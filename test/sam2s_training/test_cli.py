@@ -10,6 +10,7 @@ from tiny import CONTENT
 
 from sam2s_training.__main__ import main
 from sam2s_training.log import read_rows
+from sam2s_training.recipe import load_recipe, parse_recipe
 from sam2s_training.schema import merged
 from sam2s_training.scores import read_scores
 
@@ -95,3 +96,10 @@ def test_a_device_that_is_not_there(tmp_path, capsys):
 def test_curves_of_no_run(tmp_path, capsys):
     assert main(["curves", str(tmp_path)]) == 2
     assert "log.csv has no row" in capsys.readouterr().err
+
+
+def test_a_recipe_is_shown_with_all_its_defaults(capsys):
+    assert main(["train", "nano", "--show", "--set", "optim.lr=0.125"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert parse_recipe(shown, "shown") == load_recipe("nano", ["optim.lr=0.125"])
+    assert shown["phases"][0]["losses"]["focal"] == 20.0

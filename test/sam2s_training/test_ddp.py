@@ -15,7 +15,7 @@ from sam2s_training.schema import merged
 CHANGES = {
     "phases": [
         {"name": "pictures", "steps": 1, "data": {"sampler": {"consecutive": 0}}},
-        {"name": "clips", "steps": 2, "optim": {"accumulate": 2}},
+        {"name": "clips", "steps": 2, "optim": {"accumulate": 2}, "unroll": {"checkpoint": True}},
     ]
 }
 

@@ -13,11 +13,11 @@ from tiny import log_of, same_tensors, state_of, tiny, train
 from sam2s_model.config import ModelConfig
 from sam2s_model.model import Sam2s
 from sam2s_model.random_weights import lively_weights
-from sam2s_model.textbank import TextBank, find_bank
-from sam2s_model.weights import save_weights
+from sam2s_model.textbank import TextBank, TextBankError, find_bank
+from sam2s_model.weights import read_state_dict, save_weights
 from sam2s_training.data.errors import DataError
 from sam2s_training.schema import RecipeError
-from sam2s_training.start import BankWidthError, ForeignWeightsError, fresh_model
+from sam2s_training.start import ForeignWeightsError, fresh_model
 from sam2s_training.trainer import DivergedError, ForeignCheckpointError
 
 PHASES = [
@@ -154,12 +154,27 @@ def test_fine_tuning_begins_with_the_given_weights(tmp_path):
     assert "semantic.cls" in state_of(tmp_path / "run").model
 
 
-def test_a_text_bank_of_another_width_is_refused(tmp_path):
+def test_a_text_bank_of_another_width_renews_the_class_token(tmp_path):
+    """Such as CLIP's: weights made with one bank may begin a training with another."""
+    path = tmp_path / "nano.safetensors"
+    save_weights(path, Sam2s(ModelConfig.preset("nano")).state_dict(), {"preset": "nano"})
     bank = TextBank.load(find_bank("bank-minilm"))
     narrow = bank.embeddings[:, :10] / (bank.embeddings[:, :10] ** 2).sum(1, keepdims=True) ** 0.5
-    path = TextBank(bank.names, bank.kinds, narrow, "narrow").save(tmp_path / "narrow.npz")
-    with pytest.raises(BankWidthError, match="10 dimensions"):
-        train(tiny(model={"text_bank": str(path)}), tmp_path / "run")
+    other = TextBank(bank.names, bank.kinds, narrow, "narrow").save(tmp_path / "narrow.npz")
+    recipe = tiny(model={"weights": str(path), "text_bank": str(other)})
+    train(recipe, tmp_path / "run", until_step=1)
+    trained = state_of(tmp_path / "run").model
+    assert trained["semantic.project.weight"].shape == (10, 128)
+    start = fresh_model(recipe).state_dict()
+    kept = read_state_dict(path)
+    assert torch.equal(start["no_obj_ptr"], kept["no_obj_ptr"])
+    assert not torch.equal(start["semantic.cls"], kept["semantic.cls"])
+
+
+def test_a_bank_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(TextBankError, match="did you mean 'bank-minilm'"):
+        train(tiny(model={"text_bank": "bank-minlm"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_of_a_later_phase_are_checked_before_the_first_step(tmp_path):

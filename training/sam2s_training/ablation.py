@@ -30,7 +30,7 @@ from sam2s_model.table import markdown_table
 from sam2s_training.checkpoint import newest
 from sam2s_training.distributed import World
 from sam2s_training.evaluate import EvaluationSettings, evaluate_checkpoint
-from sam2s_training.recipe import Recipe, find_recipe, parse_recipe, read_yaml
+from sam2s_training.recipe import Recipe, find_recipe, parse_recipe, read_content, read_yaml
 from sam2s_training.schema import RecipeError, build, merged
 from sam2s_training.trainer import SliceSettings, Trainer
 
@@ -88,7 +88,7 @@ def load_ablation(path: Path, weights: str | None = None) -> tuple[Ablation, dic
     path = find_recipe(path)
     ablation = build(Ablation, read_yaml(path), path.name)
     beside = path.parent / ablation.recipe
-    base = read_yaml(beside if beside.is_file() else find_recipe(ablation.recipe))
+    base = read_content(beside if beside.is_file() else find_recipe(ablation.recipe))
     if not isinstance(base, dict):
         raise RecipeError(f"{ablation.recipe}: expected a recipe")
     base = merged(base, {"seed": ablation.seed})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from sam2s_model.evaluation.clip import Protocol
 from sam2s_model.evaluation.protocol import PromptKind
@@ -12,6 +16,7 @@ from sam2s_model.evaluation.report import ReportOptions
 from sam2s_model.evaluation.runner import Shard
 from sam2s_model.evaluation.session import Source, evaluate_sources
 from sam2s_model.evaluation.settings import Settings, StreamTrackerSpec
+from sam2s_model.weights import read_state_dict
 from sam2s_training.checkpoint import Checkpoint, find_checkpoint
 from sam2s_training.export import write_ema
 from sam2s_training.scores import SCORES_NAME, note_scores
@@ -52,7 +57,8 @@ def evaluate_checkpoint(
     run = path.parent.parent
     state = Checkpoint.load(path)
     weights = run / "weights" / f"step-{state.step:08d}.safetensors"
-    if not weights.exists():
+    # Written anew only if they differ: their hash is what an interrupted evaluation goes by.
+    if not (weights.exists() and _same(read_state_dict(weights), state.ema)):
         write_ema(state, weights)
     return evaluate_weights(weights, state.step, run, settings, out, options, keep_masks, command)
 
@@ -86,3 +92,7 @@ def evaluate_weights(
     how = {"memory": settings.memory, "prompt": settings.prompt, "shard": settings.shard}
     note_scores(run / SCORES_NAME, step, how, results["scores"]["datasets"])
     return results
+
+
+def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -10,6 +10,8 @@ of every phase; a phase changes what it names and says how many steps it takes:
     phases:
       - {name: images, steps: 20000, image_size: 128, unroll: {frames: 1}}
       - {name: clips, steps: 20000, optim: {lr: 0.0003}}
+
+`base: other.yaml` lays a recipe over another one. `docs/training.md` lists all keys.
 """
 
 from __future__ import annotations
@@ -197,10 +199,20 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError(f"{path} is no YAML file: {error}") from error
 
 
+def read_content(path: Path) -> Any:
+    """Read a recipe file as plain values, laid over the one that its `base` names, if any."""
+    content = read_yaml(path)
+    if not isinstance(content, Mapping) or "base" not in content:
+        return content
+    beside = path.parent / str(content["base"])
+    base = read_content(beside if beside.is_file() else find_recipe(str(content["base"])))
+    return merged(base, {key: value for key, value in content.items() if key != "base"})
+
+
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe; `changes` such as `optim.lr=0.01` are laid over it first."""
     path = find_recipe(path)
-    content = read_yaml(path)
+    content = read_content(path)
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not isinstance(content, Mapping):

@@ -17,7 +17,6 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sam2s_model.config import ModelConfig
 from sam2s_model.errors import Sam2sError
 from sam2s_model.model import Sam2s
 from sam2s_training import optim, seeds
@@ -30,7 +29,7 @@ from sam2s_training.log import CSV_NAME, Board, CsvLog, ProgressLine, RowSums, d
 from sam2s_training.pictures import batch_picture, save_picture
 from sam2s_training.recipe import PhaseSettings, Recipe, what_matters
 from sam2s_training.schema import differences
-from sam2s_training.start import fresh_model, load_bank
+from sam2s_training.start import config_of, fresh_model, load_bank
 from sam2s_training.unroll import Unroll, UnrollOutput
 
 MOST_SKIPPED = 20  # steps in a row without a finite gradient before the training gives up
@@ -80,10 +79,10 @@ class _Stage:
     def __init__(self, recipe: Recipe, phase: PhaseSettings, state: Checkpoint, world: World):
         self.phase, self.world = phase, world
         self.last: tuple[Batch, Tensor] | None = None  # the last batch and its logits
-        config = ModelConfig.preset(recipe.model.preset, image_size=phase.image_size)
-        bank = load_bank(recipe.model.text_bank, config).instruments()
+        whole = load_bank(recipe)
+        bank = whole.instruments()
         text = torch.from_numpy(bank.embeddings.copy()) if phase.losses.semantic > 0 else None
-        self.model = Sam2s(config)
+        self.model = Sam2s(config_of(recipe, phase, whole))
         self.model.load_state_dict(state.model)
         self.model.to(world.device).train()
         self.unroll = Unroll(self.model, phase.losses, phase.prompts, phase.unroll, text)
@@ -165,8 +164,7 @@ class Trainer:
         for phase in recipe.phases:
             if phase.data not in checked:
                 checked.append(phase.data)
-                config = ModelConfig.preset(recipe.model.preset, image_size=phase.image_size)
-                bank = load_bank(recipe.model.text_bank, config).instruments()
+                bank = load_bank(recipe).instruments()
                 make_source(
                     phase.data,
                     size=phase.image_size,
@@ -315,7 +313,7 @@ class Trainer:
         names = list(outputs[0])
         table = torch.stack([torch.stack([out[name].float() for name in names]) for out in outputs])
         known = table.isfinite()
-        total = torch.stack((table.where(known, torch.zeros(())).sum(0), known.float().sum(0)))
+        total = torch.stack((torch.where(known, table, 0.0).sum(0), known.float().sum(0)))
         total = self.world.sum_tensor(total.double()).cpu()
         return {
             name: float(value / count) if count else math.nan

@@ -28,18 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on although the recipe is not the one that the checkpoint was written with",
     )
+    parser.add_argument(
+        "--show", action="store_true", help="print the recipe with all its defaults, and stop"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 whether the recipe is finished or the slice is over."""
     import torch
+    import yaml
 
     from sam2s_training.distributed import join
     from sam2s_training.recipe import load_recipe
     from sam2s_training.trainer import SliceSettings, Trainer
 
     recipe = load_recipe(args.recipe, args.set)
+    if args.show:
+        print(yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True), end="")
+        return 0
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     out = args.out or Path("out/train") / recipe.name
