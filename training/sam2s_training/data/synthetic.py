@@ -23,8 +23,9 @@ from sam2s_training.data.resize import resize_ids, resize_images
 from sam2s_training.data.sampler import SamplerSettings, draw_frames
 
 MOST_OUTSIDE = 0.2  # of the camera's way out of the body on the first frame; more shows no target
-MOST_DRAWN_BACK = 0.7  # presence from which an instrument counts as in on the first frame
-CANDIDATES = 8  # draws of frame numbers to choose from; a scene's motion costs little to evaluate
+WELL_IN = 0.7  # presence from which an instrument counts as in on the first frame
+CANDIDATES = 8  # draws of frame numbers, of which the first that promises a target is taken
+LOOKS = 300  # times, spread over a scene, at which its motion is evaluated for that
 SAME_SCENE_TRIES = 4  # first frames without a target before another scene is taken
 TRIES = 16  # after which the settings are at fault, not chance
 
@@ -74,6 +75,23 @@ class SyntheticSettings:
         return narrowed
 
 
+class _Scene(NamedTuple):
+    """A scene, and what its video promises to show when."""
+
+    scene: SurgicalScene
+    inside: NDArray[np.bool_]  # [LOOKS], the camera is in the body
+    tools: NDArray[np.bool_]  # [LOOKS], an instrument is in the body too
+
+    @staticmethod
+    def look(scene: SurgicalScene, length: int) -> _Scene:
+        """Evaluate the motion over `length` frames; rendering tells more, and costs more."""
+        state = scene.state(np.arange(LOOKS) * length // LOOKS)
+        inside = state.camera.outside <= MOST_OUTSIDE
+        if state.poses is None:
+            return _Scene(scene, inside, np.zeros_like(inside))
+        return _Scene(scene, inside, inside & (state.poses.amount >= WELL_IN).any(axis=1))
+
+
 class _Draw(NamedTuple):
     """A clip before it is rendered."""
 
@@ -116,7 +134,7 @@ class SyntheticSource:
         self.clips_per_scene = self.settings.clips_per_scene or max(8, 32 // self.sampler.frames)
         self._ranges = self.settings.ranges()
         self._class_of = _class_numbers(instruments)
-        self._scenes: OrderedDict[tuple[int, int], SurgicalScene] = OrderedDict()
+        self._scenes: OrderedDict[tuple[int, int], _Scene] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the scenes behind on the way to another process; they are made anew there."""
@@ -147,14 +165,13 @@ class SyntheticSource:
         turn, slot = divmod(index, self.settings.scenes)
         scene = self._scene(slot, turn) if attempt < SAME_SCENE_TRIES else self._make_scene(random)
         draws = [draw_frames(self.sampler, self.length, random) for _ in range(CANDIDATES)]
-        state = scene.state([int(frames[0]) for frames in draws])
         # A preference, not a promise: the rendered frame decides what can be prompted.
-        good = (state.camera.outside <= MOST_OUTSIDE).astype(np.int64)
-        if random.random() < self.settings.instrument_first and state.poses is not None:
-            good *= 1 + (state.poses.amount >= MOST_DRAWN_BACK).any(axis=1)
-        return _Draw(scene, draws[int(np.argmax(good))], random)
+        want_tool = random.random() < self.settings.instrument_first
+        first = np.array([frames[0] for frames in draws]) * LOOKS // self.length
+        good = scene.inside[first].astype(np.int64) + (scene.tools[first] & want_tool)
+        return _Draw(scene.scene, draws[int(np.argmax(good))], random)
 
-    def _scene(self, slot: int, turn: int) -> SurgicalScene:
+    def _scene(self, slot: int, turn: int) -> _Scene:
         clips, scenes = self.clips_per_scene, self.settings.scenes
         # The slots' replacements are spread evenly over the turns.
         key = (slot, (turn + slot * clips // scenes) // clips)
@@ -165,15 +182,16 @@ class SyntheticSource:
             self._scenes.popitem(last=False)
         return self._scenes[key]
 
-    def _make_scene(self, random: np.random.Generator) -> SurgicalScene:
+    def _make_scene(self, random: np.random.Generator) -> _Scene:
         seeds = TRAINING.seeds
-        return SurgicalScene(
+        scene = SurgicalScene(
             seeds[int(random.integers(len(seeds)))],
             self.width,
             self.height,
             fps=self.settings.fps,
             ranges=self._ranges,
         )
+        return _Scene.look(scene, self.length)
 
     def _render(self, draws: Sequence[_Draw], indices: Sequence[int]) -> list[Clip | None]:
         shots = [(draw.scene, int(n)) for draw in draws for n in draw.frames]
