@@ -15,6 +15,7 @@ NAME = "sam2s_ros"
 NODES: dict[str, str] = {
     "bring_up": "sam2s_ros.lifecycle:main",
     "endoscope_node": "sam2s_ros.endoscope_node:main",
+    "tracker_node": "sam2s_ros.tracker_node:main",
     "follower": "sam2s_ros.follower:main",
     "replay": "sam2s_ros.replay:main",
 }

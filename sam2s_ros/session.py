@@ -7,7 +7,7 @@ at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,10 +163,9 @@ class Session:
         self._history.clear()
         return events
 
-    def withdraw(self) -> tuple[PromptRequest, ...]:
-        """Give up the prompts that still wait for their image."""
-        waiting, self._waiting = tuple(self._waiting), []
-        return waiting
+    def withdraw(self, which: Callable[[PromptRequest], bool] = lambda request: True) -> None:
+        """Give up prompts that still wait for their image."""
+        self._waiting = [request for request in self._waiting if not which(request)]
 
     def _forget(self, name: str, standing: Standing, message: str) -> SessionEvent:
         self._behind.pop(name, None)
@@ -174,6 +173,9 @@ class Session:
         if name in self.tracker.targets:
             self.tracker.remove_target(name)
         self._values.give_back(standing.label_value)
+        return self._removal(name, standing, message)
+
+    def _removal(self, name: str, standing: Standing, message: str) -> SessionEvent:
         return SessionEvent(
             EventKind.REMOVED, name, standing.label_value, standing.state, 0.0, message,
             self._last_ns or 0, self._last_frame_id,
@@ -457,8 +459,11 @@ class Session:
             "frame_id": self._last_frame_id,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; one that does not fit is refused and changes nothing."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> tuple[SessionEvent, ...]:
+        """Go on from a state; one that does not fit is refused and changes nothing.
+
+        Returns the removal of targets that the state does not have.
+        """
         if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
             raise SessionStateError(
                 "this is no session's state; give one that was written by ~/save_state"
@@ -478,12 +483,18 @@ class Session:
         if not complete:
             raise SessionStateError("the state is damaged: its targets differ; use another one")
         self.tracker.load_state_dict(tracker)
+        removed = tuple(
+            self._removal(name, standing, f"'{name}' was replaced by a loaded state")
+            for name, standing in self._standings.items()
+            if name not in standings
+        )
         self._standings = standings
         self._values.restore(free)
         self._behind.clear()
         self._history.clear()
         # The clock is not compared with the former process's: a bag may have been started again.
         self._last_ns, self._last_frame_id = None, frame_id
+        return removed
 
 
 def _mask(result: TargetResult) -> Mask:
