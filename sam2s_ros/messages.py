@@ -1,4 +1,4 @@
-"""A session's results as ROS messages, and requests as prompts; the table of topics in docs/ros.md.
+"""A session's results as ROS messages, and requests as prompts.
 
 Every message carries the stamp and frame_id of the image it was computed from. Masks and label maps
 are filled as whole arrays: two targets at 1280×1024 take about 2 ms, as

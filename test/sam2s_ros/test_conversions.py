@@ -201,6 +201,12 @@ def test_cost_at_full_hd(capsys):
         costs[f"from {encoding}"] = _fastest(lambda image=image: image_to_rgb(image))
     for encoding in ("rgb8", "bgr8"):
         costs[f"to {encoding}"] = _fastest(lambda e=encoding: rgb_to_image(picture, None, e))
+    # What cv_bridge does with padded rows before it calls OpenCV, and numpy's way to turn channels.
+    wide = message(picture, "bgr8", padding=60)
+    padded = np.zeros((1080, 1940, 3), np.uint8)[:, :1920]
+    costs["cv_bridge's copy of padded rows"] = _fastest(lambda: np.ascontiguousarray(padded))
+    costs["numpy instead of OpenCV"] = _fastest(lambda: np.ascontiguousarray(picture[:, :, ::-1]))
+    costs["from padded bgr8"] = _fastest(lambda: image_to_rgb(wide))
     costs["to label map"] = _fastest(lambda: labels_to_image(picture[:, :, 0].copy()))
     costs["mask to runs"] = _fastest(lambda: mask_to_rle(picture[:, :, 0] > 250))
     with capsys.disabled():
