@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2s_model.export.operators import rotary_embedding
+from sam2s_model.export.folding import by_rows, linear
+from sam2s_model.export.manifest import Capacities
+from sam2s_model.export.operators import ROTARY_OPSET, rotary_embedding
 from sam2s_model.layers import image_position, rotary_table
 from sam2s_model.memory import MemoryAttentionLayer, RotaryAttention
 from sam2s_model.model import Sam2s
@@ -26,11 +28,13 @@ HIDDEN = -1e4
 class Rotary(nn.Module):
     """Turns queries and keys [N, K, C] by their places; one place more stands still."""
 
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, width: int, size: int, rows: int) -> None:
         super().__init__()
         cos, sin = rotary_table(width, size, torch.device("cpu"))
-        self.register_buffer("cos", torch.cat((cos, torch.ones(13 * 256 + 88, width // 2))))
-        self.register_buffer("sin", torch.cat((sin, torch.zeros(13 * 256 + 88, width // 2))))
+        # The operator wants a table as long as its input; all rows after the map's stand still.
+        more = max(1, rows - len(cos))
+        self.register_buffer("cos", torch.cat((cos, torch.ones(more, width // 2))))
+        self.register_buffer("sin", torch.cat((sin, torch.zeros(more, width // 2))))
 
     cos: Tensor
     sin: Tensor
@@ -55,17 +59,16 @@ class Attend(nn.Module):
             attention.v_proj,
             attention.out_proj,
         )
-        self.query = _linear(q.weight[order] * scale, q.bias[order] * scale)
-        self.key = _linear(k.weight[order], k.bias[order])
-        self.output = _linear(out.weight @ v.weight, out.weight @ v.bias + out.bias)
+        self.query = linear(q.weight[order] * scale, q.bias[order] * scale)
+        self.key = linear(k.weight[order], k.bias[order])
+        self.output = linear(out.weight @ v.weight, out.weight @ v.bias + out.bias)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
         """Turned queries [N, Q, C], turned keys [N, K, C], raw values [N, K, Cv] -> [N, Q, C]."""
         scores = q @ k.transpose(1, 2)
         if hidden is not None:
             scores = scores + hidden
-        result: Tensor = self.output(scores.softmax(-1) @ v)
-        return result
+        return by_rows(self.output, scores.softmax(-1) @ v)
 
 
 class AttendLayer(nn.Module):
@@ -93,14 +96,15 @@ class AttendLayer(nn.Module):
         normed = self.norm1(x)
         own = self.self_attn
         cells_x = cells.expand(len(x), -1)
-        q, k = rotary(own.query(normed), cells_x), rotary(own.key(normed), cells_x)
+        q = rotary(by_rows(own.query, normed), cells_x)
+        k = rotary(by_rows(own.key, normed), cells_x)
         x = x + own(q, k, normed, None)
         cross = self.cross_attn
-        q = rotary(cross.query(self.norm2(x)), cells_x).expand(count, -1, -1)
-        k = rotary(cross.key(placed), places)
+        q = rotary(by_rows(cross.query, self.norm2(x)), cells_x).expand(count, -1, -1)
+        k = rotary(by_rows(cross.key, placed), places)
         x = x + cross(q, k, tokens, hidden)
-        renewed: Tensor = x + self.linear2(F.relu(self.linear1(self.norm3(x))))
-        return renewed
+        hidden_layer = F.relu(by_rows(self.linear1, self.norm3(x)))
+        return x + by_rows(self.linear2, hidden_layer)
 
 
 class ReadTokens(nn.Module):
@@ -122,7 +126,7 @@ class ReadTokens(nn.Module):
             out.weight.detach().view(-1, self.heads, inner),
             value.weight.detach().view(self.heads, inner, -1),
         )
-        self.output = _linear(mixed.flatten(1), out.weight @ value.bias + out.bias)
+        self.output = linear(mixed.flatten(1), out.weight @ value.bias + out.bias)
 
     key: Tensor  # [heads, inner, Ct]
 
@@ -158,7 +162,7 @@ class ClassVector(nn.Module):
 class AttendMemory(nn.Module):
     """Sam2s.attend_memory with a dynamic number of targets and of slots."""
 
-    def __init__(self, model: Sam2s) -> None:
+    def __init__(self, model: Sam2s, capacities: Capacities, opset: int) -> None:
         super().__init__()
         config = model.config
         self.size, self.parts = config.feature_size, config.hidden_dim // config.memory_dim
@@ -167,7 +171,10 @@ class AttendMemory(nn.Module):
             for layer in model.memory_attention.layers
         )
         self.norm = model.memory_attention.norm
-        self.rotary = Rotary(config.hidden_dim, self.size)
+        longest = capacities.slots * self.size**2 + capacities.pointers * self.parts
+        self.rotary = Rotary(
+            config.hidden_dim, self.size, rows=longest if opset >= ROTARY_OPSET else 0
+        )
         self.semantic = ClassVector(model.semantic) if model.has_semantics else None
         self.pointer_time = model.obj_ptr_tpos_proj
         device = torch.device("cpu")
@@ -233,11 +240,3 @@ class AttendMemory(nn.Module):
             return (conditioned,)
         timed_tokens = torch.cat((timed.flatten(1, 2), pointer_key), dim=1)
         return conditioned, self.semantic(timed_tokens, hidden, x)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Make a linear layer of these weights."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-    layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    return layer

@@ -72,9 +72,10 @@ def write_export(
         raise ExportError(
             f"there is no precision '{options.precision}'; choose one of {', '.join(PRECISIONS)}"
         )
+    tracing.check_opset(options.opset)
     prepare_folder(folder)
     model = model.cpu().float().eval()
-    traced = stages(model)
+    traced = stages(model, Capacities.of(model.config, options.memory), options.opset)
     for name in tqdm(list(names), desc="exporting", leave=False):
         proto = tracing.trace(traced[name], name, options.opset)
         if options.precision == "fp16":

@@ -4,39 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from sam2s_model.export.attention import AttendMemory
 from sam2s_model.export.decoding import Decode
+from sam2s_model.export.encoding import EncodeImage
 from sam2s_model.export.layout import Port, stage_ports
-from sam2s_model.model import Features, Sam2s
-
-
-class EncodeImage(nn.Module):
-    """Sam2s.encode_image."""
-
-    def __init__(self, model: Sam2s) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Image [1, 3, S, S], normalised -> the three parts of Features."""
-        return tuple(self.model.encode_image(image))
-
-
-class EncodeMemory(nn.Module):
-    """Sam2s.encode_memory."""
-
-    def __init__(self, model: Sam2s) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, coarse: Tensor, logits: Tensor, object_score: Tensor, binary: Tensor
-    ) -> tuple[Tensor, ...]:
-        """See Sam2s.encode_memory -> memories [N, HW, Cm]."""
-        features = Features(coarse, coarse, coarse)
-        return (self.model.encode_memory(features, logits, object_score, binary),)
+from sam2s_model.export.manifest import Capacities
+from sam2s_model.export.remembering import EncodeMemory
+from sam2s_model.model import Sam2s
 
 
 class Traced(NamedTuple):
@@ -47,11 +23,11 @@ class Traced(NamedTuple):
     outputs: list[Port]
 
 
-def stages(model: Sam2s) -> dict[str, Traced]:
+def stages(model: Sam2s, capacities: Capacities, opset: int) -> dict[str, Traced]:
     """Make the four stages of a model in evaluation mode on the CPU."""
     modules = {
         "encode_image": EncodeImage(model),
-        "attend_memory": AttendMemory(model),
+        "attend_memory": AttendMemory(model, capacities, opset),
         "decode": Decode(model),
         "encode_memory": EncodeMemory(model),
     }

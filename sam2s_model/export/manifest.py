@@ -219,5 +219,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _config(fields: dict[str, Any]) -> ModelConfig:
-    plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    plain: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()
+    }
     return dataclasses.replace(ModelConfig(), **plain)

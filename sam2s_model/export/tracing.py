@@ -24,13 +24,17 @@ OPSETS = range(20, 24)  # what graphs were made and run with; 23 has rotary enco
 EXAMPLE_SIZES = {"targets": 3, "slots": 5, "pointers": 7, "slots+pointers": 12, "points": 4}
 
 
-def trace(stage: Traced, name: str, opset: int) -> Any:
-    """Turn a stage into a simplified and checked onnx.ModelProto."""
+def check_opset(opset: int) -> None:
+    """Refuse operator sets that the graphs cannot be written in."""
     if opset not in OPSETS:
         raise ExportError(
             f"opset {opset} does not work: the graphs need operators of opset {OPSETS[0]}, and "
             f"{OPSETS[-1]} is the newest that they were tried with"
         )
+
+
+def trace(stage: Traced, name: str, opset: int) -> Any:
+    """Turn a stage into a simplified and checked onnx.ModelProto."""
     try:
         import onnx
         import onnxslim
