@@ -55,14 +55,18 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--prompts-topic", help="recorded prompts; default: the only ones there are")
     given.add_argument("--truth", help="topic of label maps, or folder of masks with stamps")
     given.add_argument("--classes", type=Path, help="JSON file of the truth's class names")
-    tracker = parser.add_argument_group("tracker")
-    tracker.add_argument("--weights", default="nano", help="preset, checkpoint or exported folder")
-    tracker.add_argument("--memory", choices=("sam2", "divemem", "efp"), default="divemem")
-    tracker.add_argument("--runtime", choices=("torch", "onnx"), default="torch")
-    tracker.add_argument("--device", default="cpu", help="cpu, cuda; with onnx the provider")
-    tracker.add_argument("--image-size", type=int, help="network input; default: the weights' own")
-    tracker.add_argument("--text-bank", help="class names' embeddings; default: the weights' own")
-    tracker.add_argument("--max-targets", type=int, default=16, help="at once, as for the node")
+    tracker = parser.add_argument_group("tracker", "as the node's parameters")
+    tracker.add_argument("--params-file", type=Path, help="the node's YAML file; default: defaults")
+    tracker.add_argument("--weights", help="preset, checkpoint or exported folder (model)")
+    tracker.add_argument("--memory", choices=("sam2", "divemem", "efp"), help="memory policy")
+    tracker.add_argument("--runtime", choices=("torch", "onnx"), help="who runs the network")
+    tracker.add_argument("--device", help="cpu, cuda; with onnx the provider")
+    tracker.add_argument("--image-size", type=int, help="network input; 0: the weights' own")
+    tracker.add_argument("--text-bank", help="class names' embeddings")
+    tracker.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="any other parameter of the node, such as lost_after=100; may be repeated",
+    )  # fmt: skip
     made = parser.add_argument_group("output")
     made.add_argument("--namespace", default="/tracker", help="of the topics in the new bag")
     made.add_argument("--storage", choices=("sqlite3", "mcap"), default="sqlite3")
@@ -195,19 +199,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> ReplaySettings:
-    from sam2s_model.evaluation.settings import StreamTrackerSpec
-    from sam2s_ros.replay.settings import Inputs, Outputs, ReplaySettings
+    from sam2s_ros.replay.settings import Inputs, Outputs, ReplaySettings, node_settings
 
     return ReplaySettings(
-        tracker=StreamTrackerSpec(
-            weights=args.weights,
-            memory=args.memory,
-            runtime=args.runtime,
-            device=args.device,
-            image_size=args.image_size,
-            text_bank=args.text_bank,
-            max_targets=args.max_targets,
-        ),
+        node=node_settings(args.params_file, _changes(args)),
         inputs=Inputs(
             topic=args.topic,
             prompts=_text(args.prompts),
@@ -226,6 +221,29 @@ def _settings(args: argparse.Namespace) -> ReplaySettings:
         rule=args.frames,
         min_absence=args.min_absence,
     )
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Collect the node's parameters that the command line gives."""
+    import yaml
+
+    from sam2s_ros.replay.errors import ReplayError
+
+    changes: dict[str, Any] = {}
+    for text in args.parameters:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ReplayError(f"--set {text}: expected NAME=VALUE, such as lost_after=100")
+        changes[name] = yaml.safe_load(value)
+    given = {
+        "model": args.weights,
+        "memory": args.memory,
+        "runtime": args.runtime,
+        "provider" if args.runtime == "onnx" else "device": args.device,
+        "image_size": args.image_size,
+        "text_bank": args.text_bank,
+    }
+    return {**changes, **{name: value for name, value in given.items() if value is not None}}
 
 
 def _tell(results: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from sam2s_model.evaluation.runner import Shard
 from sam2s_ros.bags.files import find_bags
 from sam2s_ros.replay.errors import ReplayError
 from sam2s_ros.replay.results import RESULTS
-from sam2s_ros.replay.runner import build_tracker, finished, replay_bag
+from sam2s_ros.replay.runner import finished, replay_bag
 from sam2s_ros.replay.settings import ReplaySettings
 
 FAILURES = "failures.json"
@@ -80,6 +80,10 @@ def replay_all(
     if jobs < 1:
         raise ReplayError(f"{jobs} jobs: at least one is needed")
     mine = [tasks[k] for k in (shard or Shard()).take(range(len(tasks)))]  # type: ignore[arg-type,call-overload]
+    if jobs > 1 and not settings.node.threads:
+        # Cores are shared out, else every process would take them all.
+        node = settings.node.changed({"threads": max(1, (os.cpu_count() or 1) // jobs)})
+        settings = replace(settings, node=node)
     waiting = [t for t in mine if overwrite or finished(t.bag, t.out, settings) is None]
     job = _Job(settings, command, overwrite)
     outcomes = []
@@ -140,7 +144,7 @@ def _run(tasks: Sequence[Task], job: _Job, jobs: int, frames: _Frames) -> Iterat
     frames.listen(queue)
 
     def pool(processes: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(processes, context, _start, (job, queue, jobs))
+        return ProcessPoolExecutor(processes, context, _start, (job, queue))
 
     orphans: list[Task] = []
     with pool(min(jobs, len(tasks))) as everyone:
@@ -164,10 +168,7 @@ def _run(tasks: Sequence[Task], job: _Job, jobs: int, frames: _Frames) -> Iterat
                 yield Outcome(task, DEAD)
 
 
-def _start(job: _Job, queue: Any, jobs: int) -> None:
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+def _start(job: _Job, queue: Any) -> None:
     _worker.update(job=job, put=queue.put, tracker=None)
 
 
@@ -186,7 +187,7 @@ def _work(task: Task) -> Outcome:
     settings = replace(job.settings, outputs=replace(job.settings.outputs, overlay=named))
     try:
         if _worker["tracker"] is None:
-            _worker["tracker"] = build_tracker(job.settings)
+            _worker["tracker"] = job.settings.build()
         if task.out.exists() and (task.out / RESULTS).is_file():
             shutil.rmtree(task.out)  # of other settings, or of a bag that has changed
         replay_bag(

@@ -238,9 +238,15 @@ def _latency(results: Mapping[str, Any]) -> str:
         f"({stages}). The whole replay took {timing['seconds']:.0f} s, "
         f"{timing['frames_per_second']:.1f} frames a second.</p>"
         f'<p class="muted">{escape(timing["host"]["cpu"])}, {timing["host"]["cores"]} cores, '
-        f"device {escape(str(results['settings']['tracker'].get('device', '')))}; tracker only, "
+        f"{escape(_device(results))}; tracker only, "
         "without reading and writing the bag.</p>"
     )
+
+
+def _device(results: Mapping[str, Any]) -> str:
+    tracker = results["settings"]["tracker"]
+    where = tracker["provider"] if tracker["runtime"] == "onnx" else tracker["device"]
+    return f"{tracker['runtime']} on {where}"
 
 
 def _events(results: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ class Replay:
     def __init__(self, bag: Path, settings: ReplaySettings, tracker: StreamTracker) -> None:
         self.path, self.settings, self._tracker = bag, settings, tracker
         self.name = bag_name(bag)
-        self.session = Session(tracker, settings.session)
+        self.session = Session(tracker, settings.node.session_settings())
         self._tally = _Tally()
         self._worst = WorstMoments(settings.outputs.worst)
         self._suspects = SuspectFinder(settings.suspects)
@@ -107,7 +107,7 @@ class Replay:
             key = settings_key(settings)
             schedule, reader = (
                 Schedule(actions),
-                FrameReader(self.path, topic, self.settings.session.jump_back),
+                FrameReader(self.path, topic, self.settings.node.jump_back),
             )
             recorder, written = stack.enter_context(
                 recording(folder / BAG, self.settings.outputs, {"sam2s settings": key})
@@ -402,7 +402,7 @@ def replay_bag(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        tracker = tracker or build_tracker(settings)
+        tracker = tracker or settings.build()
         results = Replay(bag, settings, tracker).run(part, command, progress)
         (part / MARK).write_text(_input_mark(bag, settings), encoding="utf-8")
         if out.exists():
@@ -421,13 +421,6 @@ def finished(bag: Path, out: Path, settings: ReplaySettings) -> dict[str, Any] |
     if mark.read_text(encoding="utf-8") != _input_mark(bag, settings):
         return None
     return load_results(out)
-
-
-def build_tracker(settings: ReplaySettings) -> StreamTracker:
-    """Load the weights and make the tracker."""
-    tracker = settings.tracker.build()
-    assert isinstance(tracker, StreamTracker)
-    return tracker
 
 
 def bag_name(bag: Path) -> str:

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sam2s_model.evaluation.settings import StreamTrackerSpec
-
 WIDTH, HEIGHT = 96, 80
 BEGIN, STEP = 1_700_000_000_000_000_000, 40_000_000
 IMAGE, LABELS, OBJECTS = "/camera/image", "/truth/label_map", "/truth/objects"
@@ -32,10 +30,10 @@ def weights(path, size=64):
 
 def settings(weights_path, *, memory="divemem", inputs=(), outputs=()):
     """Settings of a replay with these weights."""
-    from sam2s_ros.replay.settings import Inputs, Outputs, ReplaySettings
+    from sam2s_ros.replay.settings import Inputs, Outputs, ReplaySettings, node_settings
 
     return ReplaySettings(
-        tracker=StreamTrackerSpec(weights=str(weights_path), memory=memory, max_targets=16),
+        node=node_settings(None, {"model": str(weights_path), "memory": memory, "threads": 1}),
         inputs=Inputs(**dict(inputs)),
         outputs=Outputs(**dict(outputs)),
     )

@@ -23,7 +23,9 @@ def tell(weights, tmp_path, capsys):
 
     def run(bag, *arguments):
         command = ["replay", str(bag), "--out", str(tmp_path / "out"), "--quiet"]
-        code = cli.main([*command, "--weights", str(weights), *map(str, arguments)])
+        code = cli.main(
+            [*command, "--weights", str(weights), "--set", "threads=1", *map(str, arguments)]
+        )
         return code, capsys.readouterr().err
 
     return run
@@ -222,6 +224,31 @@ def test_an_interruption_leaves_nothing(weights, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         replay_bag(bag, tmp_path / "out", settings, progress=interrupt)
     nothing_left(tmp_path, "bag")
+
+
+def test_parameters_of_the_node(tell, tmp_path):
+    """A file and single values as the node takes them, with the node's own checks."""
+    import replay_bags as rb
+
+    from sam2s_ros.replay.results import load_results
+
+    bag = rb.write_bag(tmp_path / "bag", 2, truth=False)
+    file = tmp_path / "tracker.yaml"
+    file.write_text("/**:\n  ros__parameters: {lost_after: 7, memory: sam2, use_sim_time: true}\n")
+    for words, said in (
+        (["--set", "lost_aftre=3"], "did you mean 'lost_after'?"),
+        (["--set", "lost_after=0"], "it must be a whole number in 1…"),
+        (["--set", "lost_after=soon"], "it must be a whole number in 1…"),
+        (["--set", "lost_after"], "expected NAME=VALUE"),
+        (["--set", "iou_low=0.9"], "iou_low"),
+        (["--params-file", tmp_path / "none.yaml"], "no parameters file"),
+    ):
+        code, error = tell(bag, *words)
+        assert code == 2
+        assert said in error
+    assert tell(bag, "--params-file", file, "--set", "iou_low=0.1", "--set", "threads=1")[0] == 0
+    tracker = load_results(tmp_path / "out")["settings"]["tracker"]
+    assert (tracker["lost_after"], tracker["memory"], tracker["iou_low"]) == (7, "sam2", 0.1)
 
 
 # --- told in the report ---------------------------------------------------------------------

@@ -44,7 +44,9 @@ def run(weights, bags, capsys):
 
     def replay(out, *arguments, root=bags):
         command = ["replay", str(root), "--out", str(out), "--truth", rb.LABELS, "--quiet"]
-        code = cli.main([*command, "--weights", str(weights), *map(str, arguments)])
+        code = cli.main(
+            [*command, "--weights", str(weights), "--set", "threads=1", *map(str, arguments)]
+        )
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -116,32 +118,16 @@ def test_shards_share_the_bags(run, tmp_path):
 
 
 def test_a_process_that_dies_is_named(weights, bags, tmp_path):
-    import replay_bags as rb
+    import deadly_replay
 
     from sam2s_ros.replay.batch import find_tasks, replay_all
-    from sam2s_ros.replay.settings import ReplaySettings
 
-    settings = rb.settings(weights)
-    deadly = ReplaySettings(tracker=DeadlySpec(settings.tracker.weights), inputs=settings.inputs)
-    tasks = [t for t in find_tasks(bags, tmp_path / "out") if t.name == "a"]
+    settings = deadly_replay.settings(weights)
+    tasks = [t for t in find_tasks(bags, tmp_path / "out") if t.name in ("a", "b")]
     (tmp_path / "out").mkdir()
-    outcomes = replay_all(tasks, deadly, tmp_path / "out", jobs=2, show_progress=False)
-    assert {o.task.name: o.failure for o in outcomes} == {
-        "a": "its process died (killed, or out of memory?)"
-    }
-
-
-class DeadlySpec:
-    """Settings of a tracker whose making kills the process, as running out of memory does."""
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def describe(self):
-        return {"weights": self.weights}
-
-    def build(self):
-        os._exit(9)
+    outcomes = replay_all(tasks, settings, tmp_path / "out", jobs=2, show_progress=False)
+    dead = "its process died (killed, or out of memory?)"
+    assert {o.task.name: o.failure for o in outcomes} == {"a": dead, "b": dead}
 
 
 @pytest.fixture(scope="module")
