@@ -3,7 +3,7 @@
 OpenCV converts 1920×1080 in 0.2 to 2 ms on one core; numpy takes 15 ms and more to exchange the
 channels, so it is used only where bytes are picked. cv_bridge is not used, even where a
 distribution provides it. Its Python calls the same OpenCV functions on the same bytes, so it cannot
-be faster; it copies padded rows first (0.3 ms, where OpenCV itself takes them as they are), misreads
+be faster; it copies padded rows first (0.3 ms, though OpenCV takes them as they are), misreads
 steps that are no multiple of a pixel, and is not among the ROS 2 wheels of PyPI. The figures:
 `pytest test/sam2s_ros/test_conversions.py -k cost`.
 """

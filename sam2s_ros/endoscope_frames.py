@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -121,11 +122,10 @@ class FramesAhead(threading.Thread):
 
     def run(self) -> None:
         """Make frames until stopped or all are made; an error is kept for the node to report."""
-        import torch
-
         try:
-            # One thread a frame: for pictures of this size more only wait for each other.
-            torch.set_num_threads(1)
+            if "torch" in sys.modules:  # files are shown without it
+                # One thread a frame: for pictures of this size more only wait for each other.
+                sys.modules["torch"].set_num_threads(1)
             with ThreadPoolExecutor(self._workers) as pool:
                 if self._prerender:
                     self._make_all(pool)

@@ -36,7 +36,7 @@ from sam2s_ros.endoscope_sources import (
 )
 from sam2s_ros.ground_truth import nominal_camera
 from sam2s_ros.headers import NANO, time_message
-from sam2s_ros.markers import ImagePlane
+from sam2s_ros.image_plane import ImagePlane
 
 WARN_EVERY = 10.0  # seconds between warnings that the machine is too slow
 SAY_EVERY = 5.0  # seconds between reports of how far prerendering is

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from sam2s_model.classes import UNKNOWN
 from sam2s_model.errors import Sam2sError
-from sam2s_model.synth import SurgicalScene
 from sam2s_model.video import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -79,6 +78,9 @@ class SimulatedSource:
         side: str = "mono",
         disparity: int = 0,
     ) -> None:
+        # Takes seconds, because of torch; files need neither.
+        from sam2s_model.synth import SurgicalScene
+
         self.size = (height, width)
         apart = 0 if side == "mono" else disparity
         self._columns = slice(apart, apart + width) if side == "right" else slice(0, width)

@@ -7,9 +7,7 @@ the picture.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,24 +19,13 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from sam2s_model.result import TrackState
 from sam2s_ros.headers import header_message
+from sam2s_ros.image_plane import ImagePlane
 from sam2s_ros.overlay import caption_of, target_colour
 from sam2s_ros.session_types import SessionObject, SessionResult
 
 LIFETIME = 1.0  # seconds; markers of a tracker that says nothing any more vanish
 MAX_POINTS = 200  # of one contour: each is a message of its own
 FADED = 0.35  # opacity of what is not tracked
-
-
-@dataclass(frozen=True)
-class ImagePlane:
-    """Where a picture is shown in the camera's optical frame."""
-
-    distance: float = 0.1  # metres; an endoscope's usual distance from the tissue
-    field_of_view: float = math.radians(70)  # horizontal, of the camera
-
-    def metres_per_pixel(self, width: int) -> float:
-        """Size of one pixel of a picture so many pixels wide."""
-        return 2 * self.distance * math.tan(self.field_of_view / 2) / width
 
 
 def markers_message(result: SessionResult, plane: ImagePlane | None = None) -> MarkerArray:

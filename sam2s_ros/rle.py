@@ -19,7 +19,7 @@ from sam2s_model.errors import Sam2sError
 
 Mask = NDArray[np.bool_]
 
-MAX_PIXELS = 1 << 28  # of a mask that is decoded: 16384×16384; more is a damaged message
+MAX_PIXELS = 1 << 26  # of a mask that is decoded: 8192×8192; more is a damaged message
 
 
 class RunLengthError(Sam2sError):

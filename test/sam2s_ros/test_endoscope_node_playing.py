@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,7 @@ from sam2s_ros.conversions import image_to_labels, image_to_rgb
 from sam2s_ros.endoscope_node import EndoscopeNode
 from sam2s_ros.endoscope_sources import SimulatedSource
 from sam2s_ros.ground_truth import nominal_camera
-from sam2s_ros.markers import ImagePlane
+from sam2s_ros.image_plane import ImagePlane
 
 pytestmark = pytest.mark.ros
 
@@ -176,6 +178,12 @@ def test_a_folder_begins_again_at_its_end_and_may_change_size(
         if stamp in cameras:
             assert (cameras[stamp].height, cameras[stamp].width) == sizes[number == 1]
     assert kept["labels"] == kept["objects"] == []
+
+
+def test_files_are_shown_without_torch(ros_env):
+    """It takes seconds to import, and memory that a camera does not need."""
+    code = "import sam2s_ros.endoscope_node, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], env=ros_env, check=True, timeout=60)
 
 
 def test_a_damaged_picture_ends_the_node_and_is_named(ros_process, tmp_path):

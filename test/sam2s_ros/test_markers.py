@@ -13,7 +13,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from sam2s_model.result import TrackState
 from sam2s_ros.ground_truth import nominal_camera
-from sam2s_ros.markers import LIFETIME, MAX_POINTS, ImagePlane, contours, markers_message
+from sam2s_ros.image_plane import ImagePlane
+from sam2s_ros.markers import LIFETIME, MAX_POINTS, contours, markers_message
 from sam2s_ros.rle import encode_mask
 
 pytestmark = pytest.mark.ros
