@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import io
 import struct
+import time
 import zlib
 
 import cv2
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as PilImage
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
@@ -175,3 +178,30 @@ def test_pictures_survive_the_way_there_and_back():
     for bad in (truth[:, :, 0], truth.astype(float), truth[:0]):
         with pytest.raises(ImageLayoutError, match="must be uint8"):
             rgb_to_compressed(bad)
+
+
+@pytest.mark.serial
+def test_cost_at_full_hd(capsys):
+    """The figures are printed; the bound is a sanity one."""
+    picture = cv2.GaussianBlur(noise(1080, 1920, 3), (0, 0), 3)
+    costs = {}
+    for suffix in (".jpg", ".png"):
+        data = encode(picture, suffix)
+        message = compressed(data, "jpeg" if suffix == ".jpg" else "png")
+        costs[f"from {message.format}"] = _fastest(lambda message=message: image_to_rgb(message))
+        costs[f"pillow, {message.format}"] = _fastest(
+            lambda data=data: np.asarray(PilImage.open(io.BytesIO(data)))
+        )
+    costs["to jpeg"] = _fastest(lambda: rgb_to_compressed(picture))
+    with capsys.disabled():
+        print("\n1920×1080, ms:", ", ".join(f"{k} {v * 1e3:.1f}" for k, v in costs.items()))
+    assert max(costs.values()) < 1.0, costs
+
+
+def _fastest(function, repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
