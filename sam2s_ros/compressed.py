@@ -1,7 +1,7 @@
 """CompressedImage as image_transport writes it, jpeg or png, to RGB and back.
 
-OpenCV decodes: it takes about three quarters of pillow's time, which reads no more than the header here. The
-figures: `pytest test/sam2s_ros/test_conversions_compressed.py -k cost`.
+OpenCV decodes: it takes about three quarters of pillow's time, which reads only the header here.
+The figures: `pytest test/sam2s_ros/test_conversions_compressed.py -k cost`.
 """
 
 from __future__ import annotations
