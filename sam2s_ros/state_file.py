@@ -64,6 +64,8 @@ class StateWriter:
 
     def __init__(self, path: Path, on_error: Callable[[StateFileError], None]) -> None:
         self.path, self._on_error = path, on_error
+        for leftover in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
         self._condition = threading.Condition()
         self._next: Mapping[str, Any] | None = None
         self._busy = self._ended = False
