@@ -1,7 +1,7 @@
 """`make demo`, or `python -m sam2s_ros.demo`: the whole system on simulated endoscopy.
 
-The endoscope node streams over DDS from its own process; this one receives, tracks two instruments
-and leaves overlay.mp4, contact_sheet.png and results.json in out/demo.
+Endoscope node and tracker node run as processes of their own; this one marks two instruments,
+receives what both publish and leaves overlay.mp4, contact_sheet.png and results.json in out/demo.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from sam2s_model.errors import Sam2sError
@@ -19,7 +21,7 @@ from sam2s_model.errors import Sam2sError
 if TYPE_CHECKING:
     from sam2s_ros.demo.camera import Camera
     from sam2s_ros.demo.stream import Stream, Target
-    from sam2s_ros.demo.tracking import LocalTracker
+    from sam2s_ros.demo.tracking import NodeTracker
 
 TARGETS = 2
 MAX_AHEAD = 600  # frames; bounds the endoscope's memory
@@ -73,7 +75,11 @@ def run(args: argparse.Namespace) -> int:
     if args.seconds <= 0:
         raise DemoError(f"--seconds is {args.seconds:g}; it must be above 0")
     args.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _interrupt)  # until rclpy has handlers of its own
+    from sam2s_ros.dds import use_profile
     from sam2s_ros.demo.camera import Camera
+    from sam2s_ros.demo.tracking import NodeTracker
+    from sam2s_ros.shipped import node_weights
 
     parameters = {
         "seed": args.seed, "width": args.width, "height": args.height, "rate": args.rate,
@@ -81,24 +87,25 @@ def run(args: argparse.Namespace) -> int:
         "ahead": min(max(1, math.ceil(args.rate * args.seconds)), MAX_AHEAD),
         "ahead_wait": AHEAD_SECONDS, "workers": 2, "wait_for_subscriber": True,
     }  # fmt: skip
-    with Camera(parameters, args.out / "endoscope.log") as camera:
-        # These take seconds to import, in which the endoscope already makes its scene.
+    model, trained = node_weights(args.out)
+    with (
+        Camera(parameters, args.out / "endoscope.log") as camera,
+        NodeTracker(model, args.out / "tracker.log") as tracker,
+    ):
         import rclpy
 
-        from sam2s_ros.dds import use_profile
         from sam2s_ros.demo.stream import Stream
-        from sam2s_ros.demo.tracking import LocalTracker, shipped_model
 
-        model, trained = shipped_model()
-        tracker = LocalTracker(model)
-        tracker.warm_up(args.width, args.height, TARGETS)
+        print("starting the tracker node …", flush=True)
+        tracker.bring_up()
         use_profile()
         rclpy.init()
-        stream = Stream(tracker.offer)
+        stream = Stream()
         try:
+            tracker.listen(stream)
+            stream.listen()
             failures, targets, end = watch(stream, tracker, camera, args.seconds)
         finally:
-            tracker.stop()
             code = camera.end()
             stream.destroy_node()
             rclpy.try_shutdown()
@@ -107,8 +114,12 @@ def run(args: argparse.Namespace) -> int:
     return report(args, stream, tracker, targets, trained, end, failures)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def watch(
-    stream: Stream, tracker: LocalTracker, camera: Camera, seconds: float
+    stream: Stream, tracker: NodeTracker, camera: Camera, seconds: float
 ) -> tuple[list[str], list[Target], int]:
     """Spin until the stream has lasted so long, or broke off; returns what went wrong and its end.
 
@@ -135,7 +146,7 @@ def watch(
                 failures.append(f"the endoscope node ended early: {camera.last_words()}")
                 break
             if tracker.error is not None:
-                failures.append(f"the tracker failed: {tracker.error}")
+                failures.append(f"the tracker node failed: {tracker.error}")
                 break
             if not stream.frames:
                 if now - begin > START_SECONDS:
@@ -166,7 +177,7 @@ def watch(
     return failures, targets, time.time_ns()
 
 
-def mark_targets(stream: Stream, tracker: LocalTracker) -> list[Target]:
+def mark_targets(stream: Stream, tracker: NodeTracker) -> list[Target]:
     """Mark the targets on the newest frame that has its truth; none if it shows too few."""
     from sam2s_ros.demo.stream import choose_targets
 
@@ -177,14 +188,14 @@ def mark_targets(stream: Stream, tracker: LocalTracker) -> list[Target]:
     targets = choose_targets(stream.labels[stamp], stream.classes, TARGETS)
     if len(targets) < TARGETS:
         return []
-    tracker.begin(targets, stream.frames[stamp])
+    tracker.begin(targets, stamp)
     return targets
 
 
 def report(
     args: argparse.Namespace,
     stream: Stream,
-    tracker: LocalTracker,
+    tracker: NodeTracker,
     targets: list[Target],
     trained: bool,
     end: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,34 +41,40 @@ class Target:
 
 
 class Stream(Node):
-    """Subscribes to image and truth; `on_frame` is called with each image as it arrives."""
+    """Subscribes to image and truth, and keeps them by stamp."""
 
-    def __init__(self, on_frame: Callable[[Frame], None]) -> None:
+    def __init__(self) -> None:
         super().__init__("demo", namespace=NAMESPACE)
         self.frames: dict[int, Frame] = {}
         self.labels: dict[int, NDArray[np.uint8]] = {}
         self.indices: dict[int, int] = {}  # stamp to the frame's number at the endoscope
         self.classes: dict[int, str] = {}
         self.last_arrival = time.monotonic()
-        self._on_frame = on_frame
         live = QoSProfile(depth=DEPTH, reliability=qos_profile_sensor_data.reliability)
         self.create_subscription(
             TrackedObjects, "ground_truth/objects", self._on_objects, QoSProfile(depth=50)
         )
         self.create_subscription(Image, "ground_truth/label_map", self._on_labels, live)
-        # Last, because the endoscope begins when it sees this one.
+
+    def listen(self) -> None:
+        """Receive images too; the endoscope begins when somebody does."""
+        self.last_arrival = time.monotonic()
+        live = QoSProfile(depth=DEPTH, reliability=qos_profile_sensor_data.reliability)
         self.create_subscription(Image, "image_raw", self._on_image, live)
 
     @property
     def published(self) -> int:
-        """Frames that the endoscope has published, by its own count."""
-        return max(self.indices.values(), default=-1) + 1
+        """Frames that the endoscope has published since this began to listen, by its count."""
+        if not self.frames:
+            return 0
+        first = min(self.frames)
+        indices = [index for stamp, index in self.indices.items() if stamp >= first]
+        return max(indices) - min(indices) + 1 if indices else 0
 
     def _on_image(self, message: Image) -> None:
         frame = Frame(_nanoseconds(message), image_to_rgb(message))
         self.last_arrival = time.monotonic()
         self.frames[frame.stamp] = frame
-        self._on_frame(frame)
 
     def _on_labels(self, message: Image) -> None:
         self.labels[_nanoseconds(message)] = image_to_labels(message)

@@ -1,26 +1,40 @@
-"""Tracks the newest frame in a thread of this process.
-
-A client of a tracker that runs elsewhere needs the same four: `begin`, `offer`, `results`, `stop`.
-"""
+"""The tracker node as a child process: started, brought up, told its targets, listened to."""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
-import torch
+import rclpy
+from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
-from sam2s_model import ModelConfig, Prompt, Sam2s, StreamTracker, load_model
-from sam2s_model.random_weights import lively_model
-from sam2s_model.weights import WeightState, list_weights
-from sam2s_ros.demo.stream import Frame, Target
+from sam2s_model.errors import Sam2sError
+from sam2s_msgs.msg import Box2D, TrackedObjects  # type: ignore[attr-defined]  # made by colcon
+from sam2s_msgs.srv import SetTarget  # type: ignore[attr-defined]  # made by colcon
+from sam2s_ros.client import RosClient
+from sam2s_ros.conversions import rle_to_mask
+from sam2s_ros.dds import with_profile
+from sam2s_ros.demo.camera import NAMESPACE
+from sam2s_ros.demo.stream import Target
+from sam2s_ros.lifecycle import LifecycleClient, bring_up
+from sam2s_ros.plan import TRACKER_CONFIG, NodePlan
+from sam2s_ros.share import shared_file
+from sam2s_ros.supervisor import NodeProcess, end_all
 
-PRESET = "nano"
+DISCOVERY_SECONDS = 20.0  # for this process and the tracker node to see each other
+
+
+class TrackerNodeError(Sam2sError):
+    """The tracker node did not start."""
 
 
 @dataclass(frozen=True)
@@ -28,81 +42,97 @@ class Result:
     """What the tracker made of one frame."""
 
     stamp: int  # nanoseconds, of the frame
-    latency: float  # seconds from the frame's stamp to masks at source size
+    latency: float  # seconds from the frame's stamp to its result in this process
     masks: dict[str, NDArray[np.bool_]]  # by target, bool (H, W)
     labels: dict[str, str]  # class by target, or `unknown`
 
 
-def shipped_model() -> tuple[Sam2s, bool]:
-    """Load the shipped weights; where none are, make random ones. Also tells which it is."""
-    for weights in list_weights():
-        if weights.name == PRESET and weights.state is not WeightState.MISSING:
-            return load_model(PRESET), True  # damaged weights raise here, which is right
-    return lively_model(ModelConfig.preset(PRESET)), False
+class NodeTracker:
+    """Runs a tracker node on the endoscope's images; a context manager that ends it.
 
+    Args:
+        model: the node's parameter: weights by name or path.
+        log: file for the node's output.
+    """
 
-class LocalTracker(threading.Thread):
-    """Steps a StreamTracker through the newest frames; older ones are skipped, never queued."""
-
-    def __init__(self, model: Sam2s) -> None:
-        super().__init__(name="tracker", daemon=True)
+    def __init__(self, model: str, log: Path) -> None:
+        log.unlink(missing_ok=True)
         self.results: list[Result] = []
-        self.error: Exception | None = None
-        # A core stays free for the endoscope and for receiving: threads of torch that have to wait
-        # for one cost far more than they bring.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
-        self._tracker = StreamTracker(model)
-        self._change = threading.Condition()
-        self._newest: Frame | None = None
-        self._begun = self._stopped = False
+        self._refusals: list[str] = []
+        plan = NodePlan(
+            executable="tracker_node",
+            name="tracker",
+            namespace=NAMESPACE,
+            params_file=str(shared_file("config", TRACKER_CONFIG)),
+            # A core stays free for the endoscope and for receiving: threads of torch that have to
+            # wait for one cost far more than they bring.
+            parameters={"model": model, "threads": max(1, (os.cpu_count() or 1) - 1)},
+            remappings=(("image", "image_raw"),),
+            lifecycle=True,
+            autostart=True,
+        )
+        self._process = NodeProcess(plan, with_profile(), log)
+        self._name = plan.full_name
+        self._client: Any = None
 
-    def warm_up(self, width: int, height: int, targets: int) -> None:
-        """Run a few steps, so that the first frame is as fast as the hundredth."""
-        picture = np.zeros((height, width, 3), np.uint8)
-        for k in range(targets):
-            self._tracker.add_target(f"{k}", Prompt(box=[0, 0, width // 2, height // 2]))
-        for _ in range(3):
-            self._tracker.step(picture)
-        self._tracker.reset()
+    def __enter__(self) -> NodeTracker:
+        self._process.start()
+        return self
 
-    def begin(self, targets: Sequence[Target], frame: Frame) -> None:
-        """Mark the targets on this very frame and go on from it; raises if a prompt is refused."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        end_all([self._process])
+
+    @property
+    def error(self) -> str | None:
+        """What has gone wrong, if anything."""
+        if self._process.code is not None:
+            return f"its process ended with code {self._process.code}: {self._process.last_words()}"
+        return self._refusals[0] if self._refusals else None
+
+    def bring_up(self) -> None:
+        """Wait until the node is active; raises if it cannot be."""
+        with RosClient("demo_starter") as ros:
+            lifecycle = LifecycleClient(ros, self._name)
+            bring_up(lifecycle, alive=lambda: self._process.code is None)
+        if self.error is not None:
+            raise TrackerNodeError(f"the tracker node did not start: {self.error}")
+
+    def listen(self, node: Node) -> None:
+        """Receive results, and send prompts, through a node that others spin from now on."""
+        self._client = node.create_client(SetTarget, f"{self._name}/set_target")
+        node.create_subscription(
+            TrackedObjects, f"{self._name}/objects", self._on_objects, QoSProfile(depth=50)
+        )
+        deadline = time.monotonic() + DISCOVERY_SECONDS
+        while not self._client.service_is_ready():  # a request before that goes to nobody
+            rclpy.spin_once(node, timeout_sec=0.05)
+            if time.monotonic() > deadline:
+                raise TrackerNodeError(f"{self._name} was not found in {DISCOVERY_SECONDS:g} s")
+
+    def begin(self, targets: Sequence[Target], stamp: int) -> None:
+        """Mark the targets on the frame of this stamp, which may have passed by now."""
         for target in targets:
-            self._tracker.add_target(target.name, target.prompt)
-        with self._change:
-            self._newest, self._begun = frame, True
-        self.start()
+            request = SetTarget.Request(name=target.name)
+            request.stamp = Time(sec=stamp // 10**9, nanosec=stamp % 10**9)
+            x0, y0, x1, y1 = np.asarray(target.prompt.box, float).tolist()
+            request.box = [Box2D(x0=x0, y0=y0, x1=x1, y1=y1)]
+            self._client.call_async(request).add_done_callback(self._on_answer)
 
-    def offer(self, frame: Frame) -> None:
-        """Put a frame in the place of the one that waits."""
-        with self._change:
-            # Until the first step has taken it, the frame of the prompts stays.
-            if self._begun and (self.results or self._newest is None):
-                self._newest = frame
-                self._change.notify()
+    def _on_answer(self, future: Any) -> None:
+        answer = future.result()
+        if not answer.success:
+            self._refusals.append(f"it refused a prompt: {answer.message}")
 
-    def run(self) -> None:
-        """Track until stopped; an error is kept for the main thread to report."""
-        try:
-            while (frame := self._take()) is not None:
-                outcome = self._tracker.step(frame.image)
-                masks = {name: target.mask for name, target in outcome.items()}
-                labels = {name: target.label for name, target in outcome.items()}
-                latency = (time.time_ns() - frame.stamp) / 1e9
-                self.results.append(Result(frame.stamp, latency, masks, labels))
-        except Exception as error:  # whatever it is, the demonstration must say it and fail
-            self.error = error
-
-    def stop(self) -> None:
-        """Finish the frame in work, then end."""
-        with self._change:
-            self._stopped = True
-            self._change.notify()
-        if self.is_alive():
-            self.join(10.0)
-
-    def _take(self) -> Frame | None:
-        with self._change:
-            self._change.wait_for(lambda: self._newest is not None or self._stopped)
-            frame, self._newest = self._newest, None
-            return None if self._stopped else frame
+    def _on_objects(self, message: TrackedObjects) -> None:
+        received = time.time_ns()
+        if not message.objects:
+            return  # nothing is marked yet
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        masks = {entry.name: rle_to_mask(entry.mask) for entry in message.objects}
+        labels = {entry.name: entry.class_name for entry in message.objects}
+        self.results.append(Result(stamp, (received - stamp) / 1e9, masks, labels))

@@ -62,19 +62,31 @@ def test_killed_endoscope_makes_it_fail(ros_process, tmp_path):
 
 
 @pytest.mark.serial
-def test_interrupted_run_ends_the_endoscope_too(ros_process, tmp_path):
+def test_interrupted_run_ends_both_nodes_too(ros_process, tmp_path):
     process = ros_process(MODULE, *SMALL, "--seconds", "60", "--out", str(tmp_path / "out"))
     log = tmp_path / "out" / "endoscope.log"
     deadline = time.monotonic() + 60
     while not (log.is_file() and "scene 8" in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.wait_for("renders ahead", 60.0)
+    process.wait_for("starting the tracker node", 60.0)
     children = psutil.Process(process.pid).children()
-    assert len(children) == 1
+    modules = {child.cmdline()[2] for child in children}
+    assert modules == {"sam2s_ros.endoscope_node", "sam2s_ros.tracker_node"}
     process.signal(signal.SIGTERM)
     assert process.wait(20.0) == 130
     assert "Traceback" not in process.output()
-    assert not children[0].is_running()
+    assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.serial
+def test_killed_tracker_makes_it_fail(ros_process, tmp_path):
+    process = ros_process(MODULE, *SMALL, "--seconds", "4", "--out", str(tmp_path / "out"))
+    process.wait_for("streaming", 120.0)
+    for child in psutil.Process(process.pid).children():
+        if "sam2s_ros.tracker_node" in child.cmdline():
+            child.send_signal(signal.SIGKILL)
+    assert process.wait(60.0) == 1
+    assert "the tracker node failed: its process ended with code -9" in process.output()
 
 
 def test_bad_options_are_refused(ros_env, monkeypatch, capsys, tmp_path):
