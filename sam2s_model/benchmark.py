@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import resource
 import statistics
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sam2s_model.config import ModelConfig
+from sam2s_model.config import MemorySettings, ModelConfig
 from sam2s_model.errors import Sam2sError
 from sam2s_model.model import Sam2s
 from sam2s_model.prompt import Prompt
@@ -28,6 +29,8 @@ from sam2s_model.tracker import StreamTracker
 Masks = dict[str, NDArray[np.bool_]]
 STAGES = ("encode_image", "attend_memory", "decode", "encode_memory")
 REFERENCE = "sam2"  # the contender that is the reference package's predictor
+# Contenders that are exported graphs, with the precision they are exported in.
+ONNX = {"onnx": "fp32", "onnx-fp16": "fp16", "onnx-int8": "int8"}
 
 
 class BenchmarkError(Sam2sError):
@@ -45,6 +48,8 @@ class Setting(NamedTuple):
     threads: int
     width: int  # of the source frames, in pixels
     height: int
+    exports: Mapping[str, str] = {}  # folders of exported graphs, by contender
+    provider: str = "cpu"  # of ONNX Runtime
 
 
 class Contender(Protocol):
@@ -55,13 +60,16 @@ class Contender(Protocol):
 
 
 class OurContender:
-    """The StreamTracker in one precision."""
+    """The StreamTracker with torch in one precision, or with exported graphs."""
 
-    def __init__(self, setting: Setting, precision: str, prompts: Mapping[str, Prompt]) -> None:
-        model = build_model(setting)
-        self.tracker = StreamTracker(
-            model, setting.memory, device=setting.device, precision=precision
-        )
+    def __init__(self, setting: Setting, name: str, prompts: Mapping[str, Prompt]) -> None:
+        memory = memory_settings(setting)
+        if name in setting.exports:
+            folder = setting.exports[name]
+            self.tracker = StreamTracker(folder, memory, runtime="onnx", provider=setting.provider)
+        else:
+            model = build_model(setting)
+            self.tracker = StreamTracker(model, memory, device=setting.device, precision=name)
         for name, prompt in prompts.items():
             self.tracker.add_target(name, prompt)
 
@@ -69,6 +77,10 @@ class OurContender:
         """Track one frame."""
         result = self.tracker.step(frame)
         return {name: target.mask for name, target in result.items()}, result.timings
+
+    def memories(self) -> int:
+        """Spatial memories that the fullest target's next frame attends to."""
+        return max(self.tracker.memory_entries(name) for name in self.tracker.targets)
 
 
 class ReferenceContender:
@@ -101,6 +113,7 @@ class Timing:
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     overlap: list[float] = field(default_factory=list)  # mask IoU with the fp32 tracker's
     peak_mb: float = 0.0  # of a process that runs only this contender
+    memories: int = 0  # spatial memories attended to when the measurement ended
 
     @property
     def median_ms(self) -> float:
@@ -124,6 +137,34 @@ def build_model(setting: Setting) -> Sam2s:
 
         return load_model(setting.weights, image_size=setting.image_size)
     return lively_model(ModelConfig.preset(setting.preset, image_size=setting.image_size))
+
+
+def memory_settings(setting: Setting) -> MemorySettings:
+    """The memory that trackers are timed with.
+
+    Random weights rate their masks by chance, so there every frame is a long-term candidate.
+    """
+    settings = MemorySettings.for_policy(setting.memory)
+    if setting.weights is None:
+        settings = dataclasses.replace(settings, iou_threshold=0.0)
+    return settings
+
+
+def export_contender(setting: Setting, name: str, folder: Path) -> None:
+    """Export the contenders' common model for one of ONNX, unless the folder has it already."""
+    from sam2s_model.export.build import Check, build
+    from sam2s_model.export.folder import ExportOptions, weights_digest
+    from sam2s_model.export.manifest import FILE, Manifest
+
+    model = build_model(setting)
+    if (folder / FILE).is_file():
+        manifest = Manifest.load(folder)
+        same = manifest.source.get("sha256") == weights_digest(model)
+        if same and manifest.config == model.config and manifest.precision == ONNX[name]:
+            return
+    options = ExportOptions(precision=ONNX[name], weights=setting.weights or "random")
+    # What int8 costs in overlap stands in the bench's own table.
+    build(model, folder, options, Check(min_iou=0.0), say=lambda text: None)
 
 
 def build_contender(name: str, setting: Setting, targets: int) -> Contender:
@@ -174,8 +215,11 @@ def compare(
                 for stage in STAGES:
                     kept = timings[name].stages_ms.setdefault(stage, [])
                     kept.append(stages.get(stage, 0.0))
-            for name in contenders:
+            for name in contenders if number >= warmup else ():
                 timings[name].overlap += _overlaps(masks[name], masks.get("fp32", masks[name]))
+    for name, contender in running.items():
+        if isinstance(contender, OurContender):
+            timings[name].memories = contender.memories()
     return list(timings.values())
 
 
@@ -212,7 +256,7 @@ def _overlaps(ours: Masks, theirs: Masks) -> list[float]:
 def report(timings: Sequence[Timing], label: Callable[[str], str]) -> str:
     """Lay out the timings as a Markdown table; ratios are to the first contender's time."""
     header = ["targets", "tracker", *(f"{s} ms" for s in STAGES)]
-    header += ["frame ms", "p95 ms", "FPS", "ratio", "peak MB", "IoU to fp32"]
+    header += ["frame ms", "p95 ms", "FPS", "ratio", "peak MB", "IoU to fp32", "memories"]
     rows = []
     first: dict[int, float] = {}
     for timing in timings:
@@ -228,6 +272,7 @@ def report(timings: Sequence[Timing], label: Callable[[str], str]) -> str:
                 f"{base / timing.median_ms:.2f}",
                 f"{timing.peak_mb:.0f}" if timing.peak_mb else "n/a",
                 f"{statistics.mean(timing.overlap):.4f}",
+                timing.memories or "n/a",
             ]
         )
     return markdown_table(header, rows)

@@ -25,6 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", default="fp32", help="precisions to compare: fp32, bf16 or fp32,bf16"
     )
     parser.add_argument(
+        "--runtime",
+        default="torch",
+        help="runtimes to compare: torch, onnx, onnx-fp16, onnx-int8; the model is exported first",
+    )
+    parser.add_argument(
+        "--exports", type=Path, help="folder that keeps the exports for the next run [temporary]"
+    )
+    parser.add_argument("--provider", default="cpu", help="of ONNX Runtime: cpu, cuda, tensorrt")
+    parser.add_argument(
         "--against", choices=["sam2"], help="also run the reference package's predictor"
     )
     parser.add_argument("--frames", type=int, default=12, help="frames that are timed")
@@ -38,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     modes = {entry.name: entry.value for entry in entry_points(group=MODES)}
     if modes:
-        children = parser.add_subparsers(dest="mode", metavar="MODE", title="instead of the tracker")
+        children = parser.add_subparsers(
+            dest="mode", metavar="MODE", title="instead of the tracker"
+        )
     for name, path in sorted(modes.items()):
         module = import_module(path)
         child = children.add_parser(
@@ -55,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the comparison and print its table."""
     import json
     import platform
+    import tempfile
 
     import torch
     from tqdm import tqdm
@@ -69,7 +81,13 @@ def run(args: argparse.Namespace) -> int:
         config = load_model(args.weights, image_size=args.image_size).config
     width, height = _size(args.source_size)
     counts = _numbers(args.targets)
-    precisions = args.precision.split(",")
+    runtimes = args.runtime.split(",")
+    for runtime in runtimes:
+        if runtime != "torch" and runtime not in benchmark.ONNX:
+            raise benchmark.BenchmarkError(
+                f"there is no runtime '{runtime}'; choose from torch, {', '.join(benchmark.ONNX)}"
+            )
+    precisions = args.precision.split(",") if "torch" in runtimes else []
     for precision in precisions:
         if precision not in PRECISIONS:
             raise benchmark.BenchmarkError(
@@ -88,19 +106,27 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         weights=args.weights,
         threads=args.threads or torch.get_num_threads(),
+        provider=args.provider,
         width=width,
         height=height,
     )
     contenders = [*([benchmark.REFERENCE] if args.against else []), *precisions]
+    exported = [runtime for runtime in runtimes if runtime in benchmark.ONNX]
     timings = []
-    for count in counts:
-        measured = benchmark.compare(contenders, setting, count, args.frames, args.warmup)
-        if not args.no_peak_memory:
-            for timing in tqdm(measured, desc="peak memory", leave=False):
-                timing.peak_mb = benchmark.peak_memory(
-                    timing.contender, setting, count, args.warmup + 1
-                )
-        timings += measured
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {name: (args.exports or Path(temporary)) / name for name in exported}
+        for name, folder in folders.items():
+            benchmark.export_contender(setting, name, folder)
+        setting = setting._replace(exports={name: str(path) for name, path in folders.items()})
+        contenders += exported
+        for count in counts:
+            measured = benchmark.compare(contenders, setting, count, args.frames, args.warmup)
+            if not args.no_peak_memory:
+                for timing in tqdm(measured, desc="peak memory", leave=False):
+                    timing.peak_mb = benchmark.peak_memory(
+                        timing.contender, setting, count, args.warmup + 1
+                    )
+            timings += measured
 
     def label(contender: str) -> str:
         return "reference" if contender == benchmark.REFERENCE else f"sam2s {contender}"

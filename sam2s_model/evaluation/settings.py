@@ -72,7 +72,8 @@ class StreamTrackerSpec:
             model,
             self.memory,
             runtime=self.runtime,
-            device=self.device,
+            device="cpu" if self.runtime == "onnx" else self.device,
+            provider=self.device if self.runtime == "onnx" else "cpu",
             text_bank=bank,
             max_targets=self.max_targets,
         )

@@ -201,6 +201,8 @@ def _open(
     settings.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if options.spinning else "0"
     )
+    # A frame passes four sessions and torch in turn; whose run has ended must not hold a core.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     settings.log_severity_level = 3  # errors; what is left on the CPU is no news
     chain: list[Any] = [PROVIDERS["cpu"]]
     if provider != "cpu":
