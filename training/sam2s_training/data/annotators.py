@@ -34,8 +34,6 @@ class AnnotatorSettings:
     jitter: float = 0.008  # amplitude of the hand's wavering, up to
     waves: float = 0.06  # length over which the hand wavers
     per_frame: float = 0.5  # share of the wavering that is new in each frame, 0 to 1
-    # A target that would keep less of its area on a frame is left true there: thin ones vanish.
-    keep: float = 0.5
 
     def __post_init__(self) -> None:
         if self.annotators < 1:
@@ -48,11 +46,8 @@ class AnnotatorSettings:
                 )
         if not 0 < self.waves <= 1:
             raise DataSettingError(f"annotators' waves is {self.waves}; above 0, up to 1")
-        for name in ("per_frame", "keep"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataSettingError(
-                    f"annotators' {name} is {getattr(self, name)}; a share is 0 to 1"
-                )
+        if not 0 <= self.per_frame <= 1:
+            raise DataSettingError(f"annotators' per_frame is {self.per_frame}; a share is 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -122,9 +117,20 @@ def annotate(
     level = torch.special.ndtr(-offset / sigma)
     level = F.interpolate(level, size=(height, width), mode="bilinear", align_corners=False)
     drawn = blur(masks.float(), sigma) > level.clamp(1e-3, 1 - 1e-3)
-    before, after = masks.flatten(2).sum(2), drawn.flatten(2).sum(2)  # [N, T]
-    vanished = (after < settings.keep * before) | ((after == 0) & (before > 0))
-    return torch.where(vanished[..., None, None], masks, drawn)
+    reach = height * (abs(person.grow) + person.jitter + person.smooth)
+    return drawn | (masks & ~_near(drawn, max(2, int(np.ceil(reach)))))
+
+
+def _near(masks: Tensor, reach: int) -> Tensor:
+    """Find what lies within `reach` to twice `reach` pixels of a mask: bool [N, T, S, S].
+
+    Nobody misses what is further than that: a thin part that the blur swallowed is drawn as it is.
+    """
+    height, width = masks.shape[2:]
+    cells = F.max_pool2d(masks.float(), reach, ceil_mode=True)
+    near = F.max_pool2d(cells, 3, stride=1, padding=1) > 0
+    enlarged = near.repeat_interleave(reach, -2).repeat_interleave(reach, -1)
+    return enlarged[..., :height, :width]
 
 
 def _waves(masks: Tensor, cells: int, per_frame: float, seed: int) -> Tensor:
