@@ -103,3 +103,9 @@ def test_a_recipe_is_shown_with_all_its_defaults(capsys):
     shown = yaml.safe_load(capsys.readouterr().out)
     assert parse_recipe(shown, "shown") == load_recipe("nano", ["optim.lr=0.125"])
     assert shown["phases"][0]["losses"]["focal"] == 20.0
+
+
+def test_an_ablation_is_refused_under_torchrun(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["ablate", "nano-ablation"]) == 2
+    assert "without torchrun" in capsys.readouterr().err

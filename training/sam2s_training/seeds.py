@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 WEIGHTS, PROMPTS, GLOBAL = 1, 2, 3  # streams: what the numbers are for
 
@@ -12,8 +11,3 @@ def seed_of(seed: int, stream: int, *numbers: int) -> int:
     """Mix a seed, a stream and numbers such as a clip's index into one 63-bit seed."""
     words = np.random.SeedSequence([seed, stream, *numbers]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
-
-
-def generator(seed: int, stream: int, *numbers: int) -> torch.Generator:
-    """Make a generator on the CPU."""
-    return torch.Generator().manual_seed(seed_of(seed, stream, *numbers))

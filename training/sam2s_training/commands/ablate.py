@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -28,8 +29,13 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from sam2s_training.ablation import AblationRun, load_ablation
-    from sam2s_training.distributed import World, choose_device
+    from sam2s_training.distributed import DeviceError, World, choose_device
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise DeviceError(
+            "an ablation runs in one process; start it without torchrun, or train each variant's "
+            "recipe by itself"
+        )
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     ablation, recipes = load_ablation(args.ablation, args.weights)
