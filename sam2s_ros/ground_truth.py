@@ -16,7 +16,8 @@ from sam2s_msgs.msg import (  # type: ignore[attr-defined]  # made by colcon
     TrackedObject,
     TrackedObjects,
 )
-from sam2s_ros.conversions import mask_to_rle
+from sam2s_ros.conversions import runs_to_message
+from sam2s_ros.rle import encode_mask
 
 FIELD_OF_VIEW = math.radians(70)  # horizontal; a laparoscope's. The simulator itself has no lens.
 
@@ -34,31 +35,25 @@ def true_objects(ids: NDArray[np.uint8], classes: Mapping[int, str]) -> TrackedO
 
 
 def _true_object(mask: NDArray[np.bool_], identity: int, name: str) -> TrackedObject:
-    columns = np.count_nonzero(mask, axis=0)
-    rows = np.count_nonzero(mask, axis=1)
-    area = int(rows.sum())
+    runs = encode_mask(mask)
+    box, centroid = runs.box, runs.centroid
     message = TrackedObject(
         name=f"{name} {identity}",
         label_value=identity,
-        state=TrackedObject.STATE_TRACKING if area else TrackedObject.STATE_OCCLUDED,
+        state=TrackedObject.STATE_TRACKING if runs.area else TrackedObject.STATE_OCCLUDED,
         iou=1.0,
-        presence=float(area > 0),
+        presence=float(runs.area > 0),
         class_name=name,
         class_confidence=1.0,
         class_scores=[ClassScore(name=name, score=1.0)],
-        area=area,
+        area=runs.area,
         centroid=Point2D(x=math.nan, y=math.nan),
-        mask=mask_to_rle(mask),
+        mask=runs_to_message(runs),
     )
-    if area:
-        xs, ys = np.flatnonzero(columns), np.flatnonzero(rows)
-        message.box = Box2D(
-            x0=float(xs[0]), y0=float(ys[0]), x1=float(xs[-1] + 1), y1=float(ys[-1] + 1)
-        )
-        message.centroid = Point2D(
-            x=float((columns * (np.arange(columns.size) + 0.5)).sum() / area),
-            y=float((rows * (np.arange(rows.size) + 0.5)).sum() / area),
-        )
+    if box is not None and centroid is not None:
+        x0, y0, x1, y1 = map(float, box)
+        message.box = Box2D(x0=x0, y0=y0, x1=x1, y1=y1)
+        message.centroid = Point2D(x=centroid[0], y=centroid[1])
     return message
 
 
