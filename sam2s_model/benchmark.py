@@ -150,8 +150,11 @@ def memory_settings(setting: Setting) -> MemorySettings:
     return settings
 
 
-def export_contender(setting: Setting, name: str, folder: Path) -> None:
-    """Export the contenders' common model for one of ONNX, unless the folder has it already."""
+def export_contender(setting: Setting, name: str, folder: Path, traced: Path | None = None) -> None:
+    """Export the contenders' common model for one of ONNX, unless the folder has it already.
+
+    `traced` is the fp32 export to convert, if there is one.
+    """
     from sam2s_model.export.build import Check, build
     from sam2s_model.export.folder import ExportOptions, weights_digest
     from sam2s_model.export.manifest import FILE, Manifest
@@ -162,7 +165,9 @@ def export_contender(setting: Setting, name: str, folder: Path) -> None:
         same = manifest.source.get("sha256") == weights_digest(model)
         if same and manifest.config == model.config and manifest.precision == ONNX[name]:
             return
-    options = ExportOptions(precision=ONNX[name], weights=setting.weights or "random")
+    options = ExportOptions(
+        precision=ONNX[name], weights=setting.weights or "random", traced=traced
+    )
     # What int8 costs in overlap stands in the bench's own table.
     build(model, folder, options, Check(min_iou=0.0), say=lambda text: None)
 

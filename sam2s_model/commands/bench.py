@@ -115,8 +115,9 @@ def run(args: argparse.Namespace) -> int:
     timings = []
     with tempfile.TemporaryDirectory() as temporary:
         folders = {name: (args.exports or Path(temporary)) / name for name in exported}
-        for name, folder in folders.items():
-            benchmark.export_contender(setting, name, folder)
+        for name, folder in sorted(folders.items()):  # fp32 first, the others are made of it
+            traced = folders.get("onnx") if name != "onnx" else None
+            benchmark.export_contender(setting, name, folder, traced)
         setting = setting._replace(exports={name: str(path) for name, path in folders.items()})
         contenders += exported
         for count in counts:

@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-bank", help="class names that travel along [the weights']")
     parser.add_argument(
+        "--traced", type=Path, help="fp32 export of the same weights to convert [trace anew]"
+    )
+    parser.add_argument(
         "--verify", action="store_true", help="compare with the torch runtime; fail if it differs"
     )
     parser.add_argument(
@@ -63,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         memory=memory,
         text_bank=TextBank.load(args.text_bank) if args.text_bank else None,
         weights=str(args.weights),
+        traced=args.traced,
     )
     frames = None
     if args.calibration is not None:

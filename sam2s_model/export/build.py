@@ -16,11 +16,10 @@ from sam2s_model.export.errors import ExportError, ParityError
 from sam2s_model.export.folder import (
     ExportOptions,
     make_manifest,
-    prepare_folder,
     write_export,
     write_graph,
 )
-from sam2s_model.export.manifest import FILE, HELPERS_FILE, Manifest
+from sam2s_model.export.manifest import FILE, Manifest
 from sam2s_model.model import Sam2s
 
 Say = Callable[[str], None]
@@ -78,7 +77,6 @@ def _build_int8(
     model: Sam2s, folder: Path, options: ExportOptions, check: Check, say: Say
 ) -> Manifest:
     """Export as fp32, replace the encoder, and measure one beside the other."""
-    prepare_folder(folder)
     clip = parity.synthetic_clip(check.frames)
     frames = check.calibration
     if frames is None:  # other frames than those that the overlap is measured on
@@ -86,13 +84,11 @@ def _build_int8(
             quantisation.CALIBRATION_FRAMES, seed=quantisation.CALIBRATION_SEED
         ).frames
     with tempfile.TemporaryDirectory() as name:
-        exact = Path(name)
-        write_export(model, exact, dataclasses.replace(options, precision="fp32"))
+        exact = options.traced or Path(name)
+        if options.traced is None:
+            write_export(model, exact, dataclasses.replace(options, precision="fp32"))
+        write_export(model, folder, dataclasses.replace(options, precision="fp32", traced=exact))
         proto = quantisation.quantise(exact / "encode_image.onnx", frames, model.config.image_size)
-        for source in exact.iterdir():
-            if source.name not in (FILE, "encode_image.onnx"):
-                (folder / source.name).write_bytes(source.read_bytes())
-        assert (folder / HELPERS_FILE).is_file()
         write_graph(proto, folder / "encode_image.onnx", model.fingerprint())
         manifest = make_manifest(model, folder, options)
         manifest.save(folder)

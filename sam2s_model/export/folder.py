@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,6 +48,7 @@ class ExportOptions:
     memory: MemorySettings = field(default_factory=MemorySettings)
     text_bank: TextBank | None = None  # instead of the one that comes with the weights
     weights: str = ""  # the weights' name or path, to be noted in the manifest
+    traced: Path | None = None  # fp32 export of the same model, taken instead of tracing it anew
 
 
 def helper_tensors(model: Sam2s) -> dict[str, Tensor]:
@@ -60,12 +61,7 @@ def helper_tensors(model: Sam2s) -> dict[str, Tensor]:
     }
 
 
-def write_export(
-    model: Sam2s,
-    folder: Path,
-    options: ExportOptions | None = None,
-    names: Iterable[str] = STAGES,
-) -> Manifest:
+def write_export(model: Sam2s, folder: Path, options: ExportOptions | None = None) -> Manifest:
     """Export a model's stages into a folder, which must be new or an export itself."""
     options = options or ExportOptions()
     if options.precision not in PRECISIONS:
@@ -75,9 +71,7 @@ def write_export(
     tracing.check_opset(options.opset)
     prepare_folder(folder)
     model = model.cpu().float().eval()
-    traced = stages(model, Capacities.of(model.config, options.memory), options.opset)
-    for name in tqdm(list(names), desc="exporting", leave=False):
-        proto = tracing.trace(traced[name], name, options.opset)
+    for name, proto in _protos(model, options):
         if options.precision == "fp16":
             from sam2s_model.export.half import halved
 
@@ -90,6 +84,30 @@ def write_export(
     manifest = make_manifest(model, folder, options)
     manifest.save(folder)
     return manifest
+
+
+def _protos(model: Sam2s, options: ExportOptions) -> Iterator[tuple[str, Any]]:
+    """Trace the stages one after the other, or take them from an earlier export."""
+    capacities = Capacities.of(model.config, options.memory)
+    if options.traced is not None:
+        import onnx
+
+        manifest = Manifest.load(options.traced)
+        if (
+            manifest.source.get("sha256") != weights_digest(model)
+            or (manifest.config, manifest.capacities) != (model.config, capacities)
+            or (manifest.precision, manifest.opset) != ("fp32", options.opset)
+        ):
+            raise ExportError(
+                f"{options.traced} is no fp32 export of these weights, sizes, capacities and "
+                f"opset {options.opset}, so it cannot be converted: leave it out to trace anew"
+            )
+        for name in STAGES:
+            yield name, onnx.load(options.traced / manifest.graphs[name].file)
+        return
+    traced = stages(model, capacities, options.opset)
+    for name in tqdm(STAGES, desc="exporting", leave=False):
+        yield name, tracing.trace(traced[name], name, options.opset)
 
 
 def prepare_folder(folder: Path) -> None:

@@ -11,8 +11,6 @@ from sam2s_model.runtime.base import Runtime, RuntimeUnavailableError
 from sam2s_model.runtime.eager import EagerRuntime
 from sam2s_model.runtime.onnx_graph import OnnxOptions
 
-RUNTIMES = ("torch", "onnx")
-
 
 def make_runtime(
     model: Sam2s | str | PathLike[str],
@@ -28,9 +26,9 @@ def make_runtime(
     """Make a runtime; see StreamTracker for the arguments."""
     if not isinstance(runtime, str):
         return runtime
-    if runtime not in RUNTIMES:
+    if runtime not in ("torch", "onnx"):
         raise RuntimeUnavailableError(
-            f"there is no runtime '{runtime}'; choose one of {', '.join(RUNTIMES)}"
+            f"there is no runtime '{runtime}'; use runtime='torch' or runtime='onnx'"
         )
     if runtime == "torch":
         if not isinstance(model, Sam2s):
