@@ -29,6 +29,10 @@ class StorageFile:
 
     path: Path
     kind: Kind
+    name: str = ""  # for messages, where the path is that of an unpacked copy
+
+    def __str__(self) -> str:
+        return self.name or str(self.path)
 
     @property
     def packed(self) -> bool:

@@ -20,7 +20,7 @@ from sam2s_ros.bags.errors import (
     UnknownTopicError,
     UnreadableBagError,
 )
-from sam2s_ros.bags.files import StorageFile, bag_files
+from sam2s_ros.bags.files import BagFiles, StorageFile, bag_files
 from sam2s_ros.bags.salvage import McapSalvage, SqliteSalvage
 
 if sys.version_info >= (3, 14):
@@ -60,10 +60,10 @@ class Bag:
     in `problems`, which grows while messages are read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: BagFiles | None = None) -> None:
         self.path = path
         self._stack = ExitStack()
-        found = bag_files(path)
+        found = files or bag_files(path)
         self._problems: dict[str, None] = dict.fromkeys(found.problems)
         self._parts: list[_Part] = []
         try:
@@ -80,6 +80,10 @@ class Bag:
             raise
         self.topics = self._all_topics()
         self._check_count(found.message_count)
+
+    def again(self) -> Bag:
+        """Open the bag once more, to read it at two places at once; not longer than this one."""
+        return Bag(self.path, BagFiles([part.plain for part in self._parts]))
 
     @property
     def problems(self) -> list[str]:
@@ -158,6 +162,7 @@ class _Part:
         self._reader: Reader | None = None
         self._why = ""
         path = _unpack(file, stack, problems) if file.packed else file.path
+        self.plain = StorageFile(path, file.kind, str(file))
         try:
             reader = Reader(path)
             reader.open()
@@ -178,7 +183,7 @@ class _Part:
                 name: Topic(name, kind, None) for name, kind in self._salvage.topics().items()
             }
             if not self.topics:
-                problems[f"{file.path} cannot be read at all: {self._why}"] = None
+                problems[f"{file} cannot be read at all: {self._why}"] = None
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         if not any(topic in self.topics for topic in topics):
@@ -193,7 +198,7 @@ class _Part:
         if self._why:
             end = "none of them is whole" if last is None else f"the last one at {seconds(last)} s"
             self._problems[
-                f"{self.file.path} is cut short or damaged ({self._why}): {count} messages of "
+                f"{self.file} is cut short or damaged ({self._why}): {count} messages of "
                 f"{', '.join(topics)} could be read, {end}"
             ] = None
 
@@ -247,7 +252,7 @@ def _unpack(file: StorageFile, stack: ExitStack, problems: dict[str, None]) -> P
             while not unpacker.eof and (block := packed.read(_BLOCK)):
                 plain.write(unpacker.decompress(block))
         except ZstdError as error:
-            problems[f"{file.path} is damaged: {_sentence(error)}"] = None
+            problems[f"{file} is damaged: {_sentence(error)}"] = None
     return path
 
 

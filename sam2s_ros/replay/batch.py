@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import threading
 import time
 import traceback
@@ -27,7 +26,6 @@ from sam2s_model.evaluation.record import write_atomically
 from sam2s_model.evaluation.runner import Shard
 from sam2s_ros.bags.files import find_bags
 from sam2s_ros.replay.errors import ReplayError
-from sam2s_ros.replay.results import RESULTS
 from sam2s_ros.replay.runner import finished, replay_bag
 from sam2s_ros.replay.settings import ReplaySettings
 
@@ -85,7 +83,7 @@ def replay_all(
         node = settings.node.changed({"threads": max(1, (os.cpu_count() or 1) // jobs)})
         settings = replace(settings, node=node)
     waiting = [t for t in mine if overwrite or finished(t.bag, t.out, settings) is None]
-    job = _Job(settings, command, overwrite)
+    job = _Job(settings, command)
     outcomes = []
     bar = tqdm(
         total=len(mine), initial=len(mine) - len(waiting), unit="bag", disable=not show_progress
@@ -124,7 +122,6 @@ class _Job:
 
     settings: ReplaySettings
     command: str
-    overwrite: bool
 
 
 _worker: dict[str, Any] = {}
@@ -188,11 +185,10 @@ def _work(task: Task) -> Outcome:
     try:
         if _worker["tracker"] is None:
             _worker["tracker"] = job.settings.build()
-        if task.out.exists() and (task.out / RESULTS).is_file():
-            shutil.rmtree(task.out)  # of other settings, or of a bag that has changed
+        # What is there is of other settings, or of a bag that has changed since.
         replay_bag(
             task.bag, task.out, settings, _worker["tracker"],
-            command=job.command, overwrite=job.overwrite, progress=progress,
+            command=job.command, overwrite=True, progress=progress,
         )  # fmt: skip
     except Sam2sError as error:
         return Outcome(task, str(error))

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,12 +68,12 @@ class FrameReader:
 
     That is an image that cannot be decoded, repeats a stamp or comes out of order.
 
-    It opens the bag for itself, because its thread reads while others do. The figures below are
-    complete when all frames have been read.
+    It reads a copy of the bag's reader, because its thread reads while others do. The figures below
+    are complete when all frames have been read.
     """
 
-    def __init__(self, path: Path, topic: Topic, jump_back: float) -> None:
-        self._path, self._topic = path, topic
+    def __init__(self, bag: Bag, topic: Topic, jump_back: float) -> None:
+        self._bag, self._topic = bag, topic
         self._gate = StampGate(jump_back)
         self._problems: list[str] = []
         self._kinds: Counter[str] = Counter()
@@ -133,7 +132,7 @@ class FrameReader:
 
     def _decoded(self) -> Iterator[Frame]:
         index = 0
-        with Bag(self._path) as bag:
+        with self._bag.again() as bag:
             for message in bag.messages(self._topic.name):
                 self._digest.update(message.data)
                 frame = self._frame(message, index)

@@ -30,7 +30,7 @@ p{margin:6px 0}.muted{color:var(--muted)}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{font-weight:600;color:var(--muted);font-size:12.5px;vertical-align:bottom}
-td.n{white-space:nowrap}td:nth-child(2){min-width:9em}
+td.n,.nb{white-space:nowrap}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 tr:last-child td{border-bottom:0}
 td.wrap{overflow-wrap:anywhere}
@@ -75,10 +75,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequenc
         return "<tr>" + "".join(made) + "</tr>"
 
     body = "".join(cells(row, "td") for row in rows)
-    return (
-        f'<div class="scroll"><table><thead>{cells(header, "th")}</thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    head = f"<thead>{cells(header, 'th')}</thead>" if any(header) else ""
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def card(content: str, kind: str = "") -> str:
@@ -105,15 +103,18 @@ def chip(colour: str) -> Cell:
     return Cell(f'<span class="chip" style="background:{colour}"></span>')
 
 
+def unbroken(text: str) -> Cell:
+    """Keep a text on one line."""
+    return Cell(f'<span class="nb">{escape(text)}</span>')
+
+
 def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """Explain colours."""
-    return (
-        "<p>"
-        + "".join(
-            f'<span class="key">{chip(colour)} {escape(name)}</span>' for colour, name in entries
-        )
-        + "</p>"
-    )
+    """Explain colours; one that is empty stands for a sign that the name begins with."""
+    keys = []
+    for colour, name in entries:
+        patch = chip(colour) if colour else ""
+        keys.append(f'<span class="key">{patch} {escape(name)}</span>')
+    return f"<p>{''.join(keys)}</p>"
 
 
 def picture(jpeg: bytes, text: str) -> str:

@@ -23,6 +23,7 @@ from sam2s_ros.replay.page import (
     page,
     picture,
     table,
+    unbroken,
 )
 
 EVENTS_SHOWN = 200  # more are in results.json
@@ -68,7 +69,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     source, timing = results["input"], results["timing"]
     shown = [
         ("frames", f"{source['frames']:,}".replace(",", " ")),
-        ("length", _duration(source["seconds"])),
+        _length(source["seconds"]),
         ("pixels", f"{source['width']}×{source['height']}"),
         ("targets", str(len(results["targets"]))),
     ]
@@ -82,11 +83,11 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     return shown
 
 
-def _duration(length: float) -> str:
-    if length < 60:
-        return f"{length:.1f} s"
-    minutes, rest = divmod(round(length), 60)
-    return f"{minutes} min {rest} s"
+def _length(seconds: float) -> tuple[str, str]:
+    if seconds < 60:
+        return "length, seconds", f"{seconds:.1f}"
+    minutes, rest = divmod(round(seconds), 60)
+    return "length, min:s", f"{minutes}:{rest:02d}"
 
 
 def _problems(results: Mapping[str, Any]) -> str:
@@ -114,8 +115,8 @@ def _summary(results: Mapping[str, Any]) -> str:
         s = target["summary"]
         row = [
             chip(colour(target["label_value"])),
-            target["name"],
-            s["class"],
+            unbroken(target["name"]),
+            unbroken(s["class"]),
             target["first_frame"],
             s["frames"],
             percent(s["coverage"]),
@@ -147,8 +148,8 @@ def _scores(results: Mapping[str, Any]) -> str:
     titles = [title for _, title, _ in FIGURES]
     rows = [
         [
-            target["target"],
-            target["class"] or "",
+            unbroken(target["target"]),
+            unbroken(target["class"] or ""),
             target["frames"],
             *(figure_text(key, target["values"][key]) for key, _, _ in FIGURES),
         ]
@@ -175,11 +176,7 @@ def _timelines(results: Mapping[str, Any]) -> str:
     keys += [(charts.NONE_COLOUR, "not there"), (charts.BLUE, "IoU estimate")]
     if any("j" in target["series"] for target in results["targets"]):
         keys.append((charts.VIOLET, "J against the truth"))
-    keys += [
-        ("#1d2733", "▼ prompt"),
-        ("#ffffff", "▽ correction"),
-        ("#d6336c", "◆ suspected switch"),
-    ]
+    keys += [("", "▼ prompt"), ("", "▽ correction"), ("", "◆ suspected switch")]
     parts = []
     for target in results["targets"]:
         first, last = target["first_frame"], target["last_frame"]

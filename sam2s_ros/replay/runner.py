@@ -107,7 +107,7 @@ class Replay:
             key = settings_key(settings)
             schedule, reader = (
                 Schedule(actions),
-                FrameReader(self.path, topic, self.settings.node.jump_back),
+                FrameReader(bag, topic, self.settings.node.jump_back),
             )
             recorder, written = stack.enter_context(
                 recording(folder / BAG, self.settings.outputs, {"sam2s settings": key})
@@ -151,13 +151,13 @@ class Replay:
         classes = None if inputs.classes is None else Path(inputs.classes)
         if Path(inputs.truth).is_dir():
             return FolderTruth(Path(inputs.truth), classes)
-        return TopicTruth(stack.enter_context(Bag(bag.path)), inputs.truth, classes)
+        return TopicTruth(stack.enter_context(bag.again()), inputs.truth, classes)
 
     def _video(self, stack: ExitStack, fps: float | None) -> VideoWriter | None:
         path = self.settings.outputs.overlay
         if path is None:
             return None
-        file = Path(path.replace("{bag}", self.name))
+        file = _video_file(path, self.name)
         file.parent.mkdir(parents=True, exist_ok=True)
         return stack.enter_context(VideoWriter(file, fps or DEFAULT_FPS))
 
@@ -395,9 +395,12 @@ def replay_bag(
     if not overwrite and (done := finished(bag, out, settings)) is not None:
         return done
     if out.exists() and not (overwrite and (out / RESULTS).is_file()):
-        what = "a replay of something else" if (out / RESULTS).is_file() else "no replay"
-        hint = "give --overwrite, or another --out" if (out / RESULTS).is_file() else "give another"
-        raise OutputExistsError(f"{out} exists and holds {what}: {hint}")
+        raise OutputExistsError(
+            f"{out} exists and holds a replay of something else, or with other settings: give "
+            "--overwrite, or another --out"
+            if (out / RESULTS).is_file()
+            else f"{out} exists and holds no replay: give another --out"
+        )
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -405,8 +408,7 @@ def replay_bag(
         tracker = tracker or settings.build()
         results = Replay(bag, settings, tracker).run(part, command, progress)
         (part / MARK).write_text(_input_mark(bag, settings), encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
+        shutil.rmtree(out, ignore_errors=True)
         part.replace(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -420,6 +422,9 @@ def finished(bag: Path, out: Path, settings: ReplaySettings) -> dict[str, Any] |
         return None
     if mark.read_text(encoding="utf-8") != _input_mark(bag, settings):
         return None
+    video = settings.outputs.overlay
+    if video is not None and not _video_file(video, bag_name(bag)).is_file():
+        return None
     return load_results(out)
 
 
@@ -431,14 +436,18 @@ def bag_name(bag: Path) -> str:
 
 def _input_mark(bag: Path, settings: ReplaySettings) -> str:
     """Text that changes with the settings, the bag's files and the prompts beside it."""
-    folder = bag if bag.is_dir() else bag.parent
+    present = bag.iterdir() if bag.is_dir() else (bag, bag.parent / PROMPTS_FILE)
     files = [
         [file.name, file.stat().st_size, file.stat().st_mtime_ns]
-        for file in sorted(folder.iterdir())
+        for file in sorted(present)
         if file.is_file()
     ]
     mark = {"bag": str(bag.resolve()), "files": files, "settings": settings.describe()}
     return json.dumps({"key": settings_key(mark)}) + "\n"
+
+
+def _video_file(path: str, name: str) -> Path:
+    return Path(path.replace("{bag}", name))
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class ReplaySettings:
     def describe(self) -> dict[str, Any]:
         """Give all settings as plain JSON values, with digests of the files they name."""
         inputs = asdict(self.inputs)
-        for name in ("prompts", "classes"):
+        for name in ("prompts", "truth", "classes"):
             path = inputs[name]
             inputs[f"{name}_sha256"] = None if path is None else file_digest(Path(path))
         bank = self.node.text_bank or None

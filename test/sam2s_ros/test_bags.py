@@ -1,8 +1,10 @@
 """Bags of both storages, compressed or not, whole or cut short, of old and new metadata."""
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -219,12 +221,15 @@ def test_wrong_metadata_is_named_and_the_files_decide(tmp_path):
 
 
 def old_metadata(info, version):
-    """Metadata as older distributions wrote them: 4 Humble's oldest, 5 Humble, 6 Iron, 8 Jazzy."""
+    """Metadata as older distributions wrote them: 4 Foxy, 5 Humble, 6 Iron, 8 Jazzy, 9 Kilted."""
     for topic in info["topics_with_message_count"]:
         if version < 7:
             topic["topic_metadata"].pop("type_description_hash")
         if version < 4:
             topic["topic_metadata"].pop("offered_qos_profiles")
+    if version < 3:
+        info.pop("compression_format")
+        info.pop("compression_mode")
     if version < 5:
         info.pop("files")
     if version < 6:
@@ -234,7 +239,7 @@ def old_metadata(info, version):
     return {"rosbag2_bagfile_information": {**info, "version": version}}
 
 
-@pytest.mark.parametrize("version", [3, 4, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("version", range(1, 10))
 def test_metadata_of_every_distribution_are_read(tmp_path, version):
     path = write(tmp_path / "bag")
     file = path / "metadata.yaml"
@@ -243,6 +248,22 @@ def test_metadata_of_every_distribution_are_read(tmp_path, version):
     found, problems = read(path)
     assert len(found) == 24
     assert problems == []
+
+
+def test_tables_of_humble_are_read(tmp_path):
+    """Before Iron a .db3 file held no definitions and no hashes, before Humble no schema."""
+    path = write(tmp_path / "bag")
+    whole, _ = read(path)
+    with contextlib.closing(sqlite3.connect(storage_file(path))) as database, database:
+        database.execute("ALTER TABLE topics DROP COLUMN type_description_hash")
+        database.execute("DROP TABLE message_definitions")
+        database.execute("UPDATE schema SET schema_version = 3")
+    assert read(path) == (whole, [])
+    with contextlib.closing(sqlite3.connect(storage_file(path))) as database, database:
+        database.execute("DROP TABLE schema")
+        database.execute("DROP TABLE metadata")
+        database.execute("ALTER TABLE topics DROP COLUMN offered_qos_profiles")
+    assert read(path) == (whole, [])
 
 
 def test_parts_are_read_in_their_order(tmp_path):

@@ -42,12 +42,11 @@ def test_reading_is_no_bottleneck(tmp_path):
     from sam2s_ros.session import PromptRequest, Session
 
     path = write_raw(tmp_path / "bag", FRAMES)
-    with Bag(path) as bag:
-        topic = image_topic(bag, None)
 
     def reading():
         start = time.perf_counter()
-        images = [frame.image.shape for frame in FrameReader(path, topic, 1.0)]
+        with Bag(path) as bag:
+            images = [f.image.shape for f in FrameReader(bag, image_topic(bag, None), 1.0)]
         assert images == [(512, 640, 3)] * FRAMES
         return FRAMES / (time.perf_counter() - start)
 
