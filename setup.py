@@ -109,8 +109,8 @@ setup(
     ],
     extras_require={
         # Exported graphs: running them, and writing them with `sam2s export`.
-        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "onnxslim>=0.1.60"],
-        "onnx-gpu": ["onnx>=1.17", "onnxruntime-gpu>=1.20", "onnxscript>=0.5", "onnxslim>=0.1.60"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.23", "onnxscript>=0.5", "onnxslim>=0.1.60"],
+        "onnx-gpu": ["onnx>=1.17", "onnxruntime-gpu>=1.23", "onnxscript>=0.5", "onnxslim>=0.1.60"],
         "plots": ["matplotlib>=3.7"],  # figures of `sam2s eval`
         # Encoders of class names. open_clip_torch asks for torchvision, which nothing here needs:
         # `pip install --no-deps open_clip_torch` will do.
@@ -122,7 +122,7 @@ setup(
             "matplotlib>=3.7",
             "mypy>=1.11",
             "onnx>=1.17",
-            "onnxruntime>=1.20",
+            "onnxruntime>=1.23",
             "onnxscript>=0.5",
             "onnxslim>=0.1.60",
             "pytest>=8.0",

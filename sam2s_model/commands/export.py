@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("fp32", "fp16", "int8"),
         help="fp16: all graphs; int8: the image encoder, calibrated on frames",
     )
-    parser.add_argument("--opset", type=int, help="ONNX operator set, 20 to 23 [20]")
+    parser.add_argument("--opset", type=int, help="ONNX operator set, 20 to 23 [23]")
     parser.add_argument("--image-size", type=int, help="network input in pixels [the weights']")
     parser.add_argument(
         "--max-long", type=int, help="long-term memories that there is room for [3]"

@@ -17,8 +17,8 @@ from sam2s_model.export.graphs import Traced
 from sam2s_model.export.layout import Port
 from sam2s_model.export.operators import translations
 
-OPSET = 20  # the first with Gelu as one operator; runs on ONNX Runtime 1.17 and later
-OPSETS = range(20, 24)  # what graphs were made and run with; 23 has rotary encoding as one operator
+OPSET = 23  # the first with rotary encoding as one operator; ONNX Runtime 1.23 and later
+OPSETS = range(20, 24)  # 20 is the first with Gelu as one operator; newer ones were not tried
 
 # Sizes to trace with: all different, and none 1, so that no two are taken for one dimension.
 EXAMPLE_SIZES = {"targets": 3, "slots": 5, "pointers": 7, "slots+pointers": 12, "points": 4}

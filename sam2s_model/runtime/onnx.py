@@ -69,7 +69,7 @@ class OnnxRuntime:
         self._helpers = self._load_helpers(folder)
         capacities = self.manifest.capacities
         sizes = most_sizes(capacities.slots, capacities.pointers, max_targets)
-        self._graphs = {
+        self.graphs = {
             name: OnnxGraph(
                 folder / self.manifest.graphs[name].file,
                 ports,
@@ -88,7 +88,7 @@ class OnnxRuntime:
     def encode_image(self, frame: NDArray[np.uint8]) -> Features:
         """Scale, normalise and encode a frame HxWx3 RGB of any size."""
         image = scale_to_input(frame, self.config.image_size, self.device)
-        return Features(*self._graphs["encode_image"](image))
+        return Features(*self.graphs["encode_image"](image))
 
     def attend_memory(self, features: Features, memory: MemoryBatch) -> Conditioned:
         """See Sam2s.attend_memory."""
@@ -100,7 +100,7 @@ class OnnxRuntime:
             seen = torch.ones(
                 len(role), role.shape[1] + pointers.shape[1], dtype=torch.bool, device=self.device
             )
-        given = self._graphs["attend_memory"](
+        given = self.graphs["attend_memory"](
             features.coarse, spatial, role, pointers, distance, seen
         )
         if len(given) == 2 and self.semantics:
@@ -114,7 +114,7 @@ class OnnxRuntime:
             size = self.config.mask_size
             masks = torch.zeros(len(conditioned), 1, size, size, device=self.device)
         return Decoded(
-            *self._graphs["decode"](
+            *self.graphs["decode"](
                 features.fine_4,
                 features.fine_8,
                 conditioned,
@@ -130,7 +130,7 @@ class OnnxRuntime:
         self, features: Features, logits: Tensor, object_score: Tensor, binary: Tensor
     ) -> Tensor:
         """See Sam2s.encode_memory."""
-        return self._graphs["encode_memory"](features.coarse, logits, object_score, binary)[0]
+        return self.graphs["encode_memory"](features.coarse, logits, object_score, binary)[0]
 
     def unconditioned(self, features: Features) -> Tensor:
         """See Sam2s.unconditioned."""
