@@ -50,6 +50,7 @@ class Setting(NamedTuple):
     height: int
     exports: Mapping[str, str] = {}  # folders of exported graphs, by contender
     provider: str = "cpu"  # of ONNX Runtime
+    allow_fallback: bool = False  # to the CPU, where the provider is not available
 
 
 class Contender(Protocol):
@@ -66,7 +67,13 @@ class OurContender:
         memory = memory_settings(setting)
         if name in setting.exports:
             folder = setting.exports[name]
-            self.tracker = StreamTracker(folder, memory, runtime="onnx", provider=setting.provider)
+            self.tracker = StreamTracker(
+                folder,
+                memory,
+                runtime="onnx",
+                provider=setting.provider,
+                allow_fallback=setting.allow_fallback,
+            )
         else:
             model = build_model(setting)
             self.tracker = StreamTracker(model, memory, device=setting.device, precision=name)

@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--provider", default="cpu", help="of ONNX Runtime: cpu, cuda, tensorrt")
     parser.add_argument(
+        "--allow-fallback", action="store_true", help="run on the CPU where the provider is missing"
+    )
+    parser.add_argument(
         "--against", choices=["sam2"], help="also run the reference package's predictor"
     )
     parser.add_argument("--frames", type=int, default=12, help="frames that are timed")
@@ -107,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         weights=args.weights,
         threads=args.threads or torch.get_num_threads(),
         provider=args.provider,
+        allow_fallback=args.allow_fallback,
         width=width,
         height=height,
     )
