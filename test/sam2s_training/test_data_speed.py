@@ -7,17 +7,15 @@ import torch
 from sam2s_training.data.speed import main
 
 
-def test_the_table_has_a_row_a_size_and_length(capsys) -> None:
+def test_the_table_has_a_row_a_size(capsys) -> None:
     threads = torch.get_num_threads()
     try:
-        assert main(["--sizes", "32", "--clips", "2", "--batch", "2"]) == 0
+        assert main(["--sizes", "32", "--frames", "2", "--clips", "2", "--batch", "2"]) == 0
     finally:
         torch.set_num_threads(threads)
     header, _, *rows = capsys.readouterr().out.strip().splitlines()
     assert "render ms" in header
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[:2] for row in cells] == [["32", "1"], ["32", "8"]]
+    assert [row[:2] for row in cells] == [["32", "2"]]
     assert all(float(cell) > 0 for row in cells for cell in row)
-    # More frames are more work, and a shard is read sooner than it is rendered.
-    assert float(cells[1][2]) > float(cells[0][2])
-    assert float(cells[1][3]) < float(cells[1][2])
+    assert float(cells[0][3]) < float(cells[0][2])  # a shard is read sooner than it is rendered

@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="pixels")
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 8], help="of a clip")
     parser.add_argument("--clips", type=int, default=64, help="clips to time")
     parser.add_argument("--batch", type=int, default=1, help="clips in one go")
     parser.add_argument("--device", default="cpu", help="where to render")
@@ -92,8 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     rows = []
     for size in args.sizes:
-        for scattered, consecutive in ((1, 0), (3, 5)):
-            sampler = SamplerSettings(scattered=scattered, consecutive=consecutive)
+        for frames in args.frames:
+            scattered = min(3, frames)
+            sampler = SamplerSettings(scattered=scattered, consecutive=frames - scattered)
             device = torch.device(args.device)
             figures = measure(size, sampler, args.clips, args.batch, device)
             rows.append((size, sampler.frames, *(f"{figure:.1f}" for figure in figures)))
