@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -71,6 +72,10 @@ class Spinner:
         self.executor.wake()
         self._thread.join(5.0)
         self.executor.shutdown()
+        if isinstance(self.node, LifecycleNode):
+            # rclpy leaves the lifecycle's services behind until the node is collected; the next
+            # test's requests would go to a node that never answers.
+            self.node._state_machine.destroy_when_not_in_use()
         self.node.destroy_node()
 
 
