@@ -1,7 +1,7 @@
 """Offline evaluation: a recorded bag through the same session as the live node.
 
-`runner` replays one bag, `batch` many; `report`, `merged` and `compare` write down what came out.
-The program `replay` is `sam2s replay`.
+`runner` replays one bag (`passage` frame by frame), `batch` many; `report`, `merged` and `compare`
+write down what came out. The program `replay` is `sam2s replay`.
 """
 
 from __future__ import annotations

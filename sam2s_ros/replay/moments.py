@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
+
+from sam2s_ros.replay.results import WORST
 
 WIDTH = 480  # pixels, of a picture in the report
 JPEG_QUALITY = 82
@@ -65,10 +68,16 @@ class WorstMoments:
         self._kept.sort(key=lambda m: (-m.badness, m.frame, m.target))
         del self._kept[self.count :]
 
-    @property
-    def worst(self) -> list[Moment]:
-        """The worst moments, the very worst first."""
-        return list(self._kept)
+    def write(self, folder: Path, first_ns: int) -> list[dict[str, Any]]:
+        """Write the pictures into a folder's `worst`, the very worst first; describe them."""
+        (folder / WORST).mkdir()
+        made = []
+        for number, moment in enumerate(self._kept, 1):
+            file = f"{WORST}/{number:02d}.jpg"
+            (folder / file).write_bytes(moment.jpeg)
+            second = round((moment.stamp_ns - first_ns) / 1e9, 3)
+            made.append({**moment.as_json(file), "second": second})
+        return made
 
 
 def thumbnail(picture: NDArray[np.uint8], width: int = WIDTH) -> bytes:
