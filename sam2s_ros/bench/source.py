@@ -44,7 +44,7 @@ def render(width: int, height: int, encoding: str, targets: int) -> tuple[list[I
     scene = SurgicalScene(SEED, *RENDERED)
     messages = []
     first: NDArray[np.uint8] | None = None
-    for number in tqdm(range(CLIP), desc="rendering", leave=False):
+    for number in tqdm(range(CLIP), desc=f"{width}x{height}: rendering", leave=False):
         shot = scene.render(number)
         if first is None:
             first = np.asarray(
@@ -111,9 +111,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for target in targets:
                 tracker.set_target(target.name, box=target.prompt.box)
             camera.moving.set()
-            time.sleep(args.warmup)  # memories fill, caches warm
+            _wait(args.warmup, f"{args.title}: warming up")  # memories fill
             camera.record(True)
-            time.sleep(args.seconds)
+            _wait(args.seconds, f"{args.title}: measuring")
             camera.record(False)
             time.sleep(LINGER_SECONDS)
         finally:
@@ -121,12 +121,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {"stamps": camera.stamps, "targets": [target.name for target in targets]}
 
 
+def _wait(seconds: float, title: str) -> None:
+    """Sleep, with a bar that is drawn once a second."""
+    end = time.monotonic() + seconds
+    with tqdm(total=round(seconds), desc=title, unit="s", leave=False) as bar:
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(1.0, left))
+            bar.update(min(1, bar.total - bar.n))
+
+
 def main() -> int:
     """Run as a process; 2 with a sentence if something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m sam2s_ros.bench.source", description=__doc__)
     for name, kind in (("width", int), ("height", int), ("targets", int), ("rate", float),
                        ("seconds", float), ("warmup", float), ("encoding", str), ("topic", str),
-                       ("tracker", str), ("out", Path)):  # fmt: skip
+                       ("tracker", str), ("title", str), ("out", Path)):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, required=True)
     args = parser.parse_args()
     try:
