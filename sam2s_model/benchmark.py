@@ -176,7 +176,7 @@ def export_contender(setting: Setting, name: str, folder: Path, traced: Path | N
         precision=ONNX[name], weights=setting.weights or "random", traced=traced
     )
     # What int8 costs in overlap stands in the bench's own table.
-    build(model, folder, options, Check(min_iou=0.0), say=lambda text: None)
+    build(model, folder, options, Check(frames=8, min_iou=0.0), say=lambda text: None)
 
 
 def build_contender(name: str, setting: Setting, targets: int) -> Contender:

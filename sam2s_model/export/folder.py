@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ from sam2s_model.export.graphs import stages
 from sam2s_model.export.layout import stage_ports
 from sam2s_model.export.manifest import (
     BANK_FILE,
+    ENGINES,
     FILE,
     HELPERS_FILE,
     STAGES,
@@ -114,7 +116,7 @@ def prepare_folder(folder: Path) -> None:
     """Make the folder, or empty it of an earlier export; refuse one that holds anything else."""
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file; give a folder that can be made")
-    known = {FILE, HELPERS_FILE, BANK_FILE, "parity.json", "int8.json"}
+    known = {FILE, HELPERS_FILE, BANK_FILE, "parity.json", "int8.json", ENGINES}
     known |= {f"{name}.onnx" for name in STAGES}
     held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     strange = [name for name in held if name not in known]
@@ -124,7 +126,10 @@ def prepare_folder(folder: Path) -> None:
         )
     try:
         for name in held:
-            (folder / name).unlink()
+            if name == ENGINES:
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink()
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(

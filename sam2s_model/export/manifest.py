@@ -19,6 +19,7 @@ FORMAT = "sam2s export"
 FORMAT_VERSION = 1  # raised when older code could no longer run new folders rightly
 HELPERS_FILE = "helpers.safetensors"
 BANK_FILE = "text_bank.npz"
+ENGINES = "tensorrt"  # folder in which TensorRT keeps what it built of the graphs
 STAGES = ("encode_image", "attend_memory", "decode", "encode_memory")
 
 

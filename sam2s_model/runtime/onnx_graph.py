@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sam2s_model.export.errors import ManifestError, NewerExportError
 from sam2s_model.export.layout import POINTERS, POINTS, SEEN, SLOTS, TARGETS, Port, Ports
+from sam2s_model.export.manifest import ENGINES
 from sam2s_model.runtime.base import RuntimeUnavailableError
 
 PROVIDERS = {
@@ -208,7 +209,8 @@ def _open(
     if provider != "cpu":
         chain.insert(0, (PROVIDERS["cuda"], {"device_id": 0}))
     if provider == "tensorrt":
-        cache = path.parent / "tensorrt"
+        cache = path.parent / ENGINES
+        cache.mkdir(exist_ok=True)
         engine = {
             "device_id": 0,
             "trt_engine_cache_enable": True,

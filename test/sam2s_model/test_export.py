@@ -25,7 +25,10 @@ from sam2s_model.export.tracing import example
 from sam2s_model.model import Features, MemoryBatch, PromptBatch
 from sam2s_model.textbank import TextBank
 
-pytestmark = pytest.mark.xdist_group("onnx")  # one process exports for all
+pytestmark = [
+    pytest.mark.xdist_group("onnx"),  # one process exports for all
+    pytest.mark.timeout(900),  # whichever test comes first waits for the export
+]
 
 STAGES = ["encode_image", "attend_memory", "decode", "encode_memory"]
 

@@ -16,7 +16,9 @@ import torch
 from builders import click, clip, identical, prompts
 
 from sam2s_model import MemorySettings, StreamTracker
+from sam2s_model.cli import main
 from sam2s_model.errors import Sam2sError
+from sam2s_model.evaluation.settings import StreamTrackerSpec
 from sam2s_model.export.errors import CapacityError, ManifestError, NewerExportError
 from sam2s_model.export.layout import stage_ports
 from sam2s_model.export.manifest import Manifest, sha256
@@ -28,7 +30,10 @@ from sam2s_model.runtime.onnx import OnnxRuntime, padded
 from sam2s_model.runtime.onnx_graph import OnnxOptions, most_sizes, trt_profiles
 from sam2s_model.tracker import SnapshotError
 
-pytestmark = pytest.mark.xdist_group("onnx")  # one process exports for all
+pytestmark = [
+    pytest.mark.xdist_group("onnx"),  # one process exports for all
+    pytest.mark.timeout(900),  # whichever test comes first waits for the export
+]
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 
@@ -164,6 +169,37 @@ def test_outputs_are_new_at_every_call() -> None:
     kept = Features(*(part.clone() for part in first))
     runtime.encode_image(clip(1, seed=1)[0])
     assert identical(list(first), list(kept))
+
+
+def test_the_bench_sets_runtimes_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exports.copy(tmp_path / "onnx")  # found there, and not exported again
+    options = ["--weights", str(exports.weights()), "--exports", str(tmp_path)]
+    options += ["--runtime", "torch,onnx,onnx-int8", "--memory", "divemem", "--targets", "1"]
+    options += ["--frames", "3", "--warmup", "1", "--source-size", "96x80", "--threads", "1"]
+    assert main(["bench", *options, "--no-peak-memory"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[1] for row in rows] == ["sam2s fp32", "sam2s onnx", "sam2s onnx-int8"]
+    for row in rows:
+        assert float(row[6]) > 0
+        assert row[-1] == "4"  # the prompted frame and three more
+    assert float(rows[1][11]) >= 0.999
+    assert main(["bench", *options, "--provider", "rocm"]) == 2
+    assert "there is no provider 'rocm'" in capsys.readouterr().err
+    assert main(["bench", "--runtime", "tvm"]) == 2
+    assert "there is no runtime 'tvm'" in capsys.readouterr().err
+
+
+def test_the_evaluation_runs_exported_graphs() -> None:
+    spec = StreamTrackerSpec(weights=str(exports.exported()[0]), runtime="onnx", device="cpu")
+    built = spec.build()
+    assert isinstance(built, StreamTracker)
+    assert isinstance(built.runtime, OnnxRuntime)
+    assert len(spec.describe()["weights_sha256"]) == 16
+    with pytest.raises(RuntimeUnavailableError, match="there is no provider 'rocm'"):
+        StreamTrackerSpec(weights=spec.weights, runtime="onnx", device="rocm").build()
 
 
 # --- providers -------------------------------------------------------------------------------
