@@ -39,6 +39,6 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {made['frames']} frames on {made['image']}, truth on {made['labels']}, "
         f"{made['targets']} target(s) in {args.out / PROMPTS_FILE}\n"
-        f"replay it: sam2s replay {args.out} --truth {made['labels']} --out out/replay"
+        f"replay it: sam2s replay {args.out} --out out/replay"
     )
     return 0

@@ -53,11 +53,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--prompts", type=Path, help="YAML file; default: prompts.yaml in the bag's folder"
     )
     given.add_argument("--prompts-topic", help="recorded prompts; default: the only ones there are")
-    given.add_argument("--truth", help="topic of label maps, or folder of masks with stamps")
+    given.add_argument(
+        "--truth",
+        help="topic of label maps, or folder of masks with stamps; default: the topic "
+        "ground_truth/label_map if there is one; none: do not score",
+    )
     given.add_argument("--classes", type=Path, help="JSON file of the truth's class names")
     tracker = parser.add_argument_group("tracker", "as the node's parameters")
     tracker.add_argument("--params-file", type=Path, help="the node's YAML file; default: defaults")
-    tracker.add_argument("--weights", help="preset, checkpoint or exported folder (model)")
+    tracker.add_argument(
+        "--model", "--weights", dest="model", help="preset, checkpoint or exported folder"
+    )
     tracker.add_argument("--memory", choices=("sam2", "divemem", "efp"), help="memory policy")
     tracker.add_argument("--runtime", choices=("torch", "onnx"), help="who runs the network")
     tracker.add_argument("--device", help="cpu, cuda; with onnx the provider")
@@ -236,7 +242,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
             raise ReplayError(f"--set {text}: expected NAME=VALUE, such as lost_after=100")
         changes[name] = yaml.safe_load(value)
     given = {
-        "model": args.weights,
+        "model": args.model,
         "memory": args.memory,
         "runtime": args.runtime,
         "provider" if args.runtime == "onnx" else "device": args.device,

@@ -33,7 +33,7 @@ from sam2s_ros.replay.series import PromptMark
 from sam2s_ros.replay.settings import ReplaySettings, file_digest
 from sam2s_ros.replay.suspects import SuspectFinder
 from sam2s_ros.replay.tally import Tally
-from sam2s_ros.replay.truth import FolderTruth, TopicTruth, Truth
+from sam2s_ros.replay.truth import NO_TRUTH, FolderTruth, TopicTruth, Truth, truth_topic
 from sam2s_ros.session import PromptRequest, Session, SessionEvent, SessionResult
 
 PROMPTS_FILE = "prompts.yaml"  # beside the bag's metadata
@@ -144,12 +144,13 @@ class Passage:
     def _truth(self, stack: ExitStack, bag: Bag) -> Truth | None:
         """Open the ground truth; a reader of its own, as it is read beside the images."""
         inputs = self.settings.inputs
-        if inputs.truth is None:
+        wanted = truth_topic(bag) if inputs.truth is None else inputs.truth
+        if wanted is None or wanted == NO_TRUTH:
             return None
         classes = None if inputs.classes is None else Path(inputs.classes)
-        if Path(inputs.truth).is_dir():
-            return FolderTruth(Path(inputs.truth), classes)
-        return TopicTruth(stack.enter_context(bag.again()), inputs.truth, classes)
+        if Path(wanted).is_dir():
+            return FolderTruth(Path(wanted), classes)
+        return TopicTruth(stack.enter_context(bag.again()), wanted, classes)
 
     def _video(self, stack: ExitStack, fps: float | None) -> VideoWriter | None:
         path = self.settings.outputs.overlay

@@ -27,6 +27,8 @@ Ids = NDArray[np.int32]
 
 LABEL_KIND = "sensor_msgs/msg/Image"
 OBJECTS_KIND = "sam2s_msgs/msg/TrackedObjects"
+OWN_NAME = "ground_truth/label_map"  # where the simulated endoscope publishes its truth
+NO_TRUTH = "none"  # asked for instead of a topic: do not score
 STAMPS_FILE = "stamps.csv"
 KEPT = 100  # label maps held while their images have not come yet
 LATE_NS = 1_000_000_000  # a label map is recorded at most so long after its image
@@ -133,6 +135,12 @@ class FolderTruth:
             "folder": str(self._folder),
             "classes": {str(k): v for k, v in self.classes.items()},
         }
+
+
+def truth_topic(bag: Bag) -> str | None:
+    """Find the simulated endoscope's truth, if the bag has it once."""
+    found = [topic.name for topic in bag.of_kind(LABEL_KIND) if topic.name.endswith(OWN_NAME)]
+    return found[0] if len(found) == 1 else None
 
 
 def read_classes(path: Path) -> dict[int, str]:

@@ -64,9 +64,10 @@ def test_it_is_replayed_without_any_further_word(recorded, tmp_path):
     from sam2s_ros.replay.results import load_results
 
     weights = rb.weights(tmp_path / "nano.safetensors")
-    command = ["replay", str(recorded), "--out", str(tmp_path / "out"), "--quiet"]
-    command += ["--truth", "/endoscope/ground_truth/label_map", "--weights", str(weights)]
-    assert cli.main(command) == 0
+    command = ["replay", str(recorded), "--model", str(weights), "--set", "threads=1", "--quiet"]
+    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert cli.main([*command, "--truth", "none", "--out", str(tmp_path / "unscored")]) == 0
+    assert load_results(tmp_path / "unscored")["scores"] is None
     results = load_results(tmp_path / "out")
     assert results["input"]["frames"] == FRAMES
     assert {t["class"] for t in results["scores"]["targets"]} <= {"needle driver"}
