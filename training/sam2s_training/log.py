@@ -153,6 +153,7 @@ class ProgressLine:
         self.on_terminal = self.stream.isatty()
         self.start = self.shown = time.monotonic()
         self.phase_start: tuple[str, float, int] = ("", self.start, step)
+        self.last = (self.start, step)  # when the row before was made
         self.loss: float | None = None
 
     def update(
@@ -161,7 +162,8 @@ class ProgressLine:
         """Show the state after `step` steps; `phase_left` steps of the phase are to come."""
         now = time.monotonic()
         if phase != self.phase_start[0]:
-            self.phase_start = (phase, now, step)
+            self.phase_start = (phase, *self.last)
+        self.last = (now, step)
         self.loss = loss if self.loss is None else SMOOTH * self.loss + (1 - SMOOTH) * loss
         every = LINE_EVERY if self.on_terminal else LINE_EVERY_FILE
         if self.silent or (now - self.shown < every and step < self.total):
