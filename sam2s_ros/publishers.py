@@ -80,8 +80,6 @@ class Publishers:
         begin = time.perf_counter()
         result = outcome.result
         objects = objects_message(result)
-        classes = classes_message(result) if _wanted(self._classes) else None
-        label_map = label_map_message(result) if _wanted(self._label_map) else None
         now_ns = self._node.get_clock().now().nanoseconds
         objects.timing = FrameTiming(
             wait=outcome.wait,
@@ -91,11 +89,11 @@ class Publishers:
             frames_received=counts.received,
             frames_skipped=counts.skipped,
         )
-        self._objects.publish(objects)
-        if label_map is not None:
-            self._label_map.publish(label_map)
-        if classes is not None:
-            self._classes.publish(classes)
+        self._objects.publish(objects)  # first, for controllers wait for them
+        if _wanted(self._label_map):
+            self._label_map.publish(label_map_message(result))
+        if _wanted(self._classes):
+            self._classes.publish(classes_message(result))
         for accepted in result.accepted:
             self._prompts.publish(prompt_message(accepted))
         self.events(result.events)

@@ -399,7 +399,9 @@ def test_late_and_repeated_images_are_skipped_and_counted(active) -> None:
     newest = nanoseconds(rig.track(FRAMES[0]).header.stamp)
     before = dataclasses.replace(node.live.counts)
     rig.send(FRAMES[1], newest)
+    rig.until(lambda: node.live.counts.repeated == before.repeated + 1)
     rig.send(FRAMES[1], newest - PERIOD // 2)
+    rig.until(lambda: node.live.counts.late == before.late + 1)
     rig.newest_ns = newest
     objects = rig.track(FRAMES[1])
     counts = node.live.counts
