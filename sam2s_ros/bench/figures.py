@@ -78,6 +78,15 @@ class Figures:
         """Results per second."""
         return self.results / self.seconds
 
+    def breakdown(self) -> str:
+        """Say where a median frame's time goes; the rest is transport, and masks at source size."""
+        rest = self.latency_p50 - self.wait_p50 - self.inference_p50 - self.publish_p50
+        return (
+            f"{self.latency_p50:.1f} ms from stamp to receipt: {self.wait_p50:.1f} waiting, "
+            f"{self.inference_p50:.1f} inference, {self.publish_p50:.1f} messages, "
+            f"{rest:.1f} rest; {self.rate:.1f} results/s"
+        )
+
     def as_json(self) -> dict[str, float]:
         """Give the figures as plain values."""
         return {**dataclasses.asdict(self), "share": self.share, "rate": self.rate}

@@ -52,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
             counted = figures.count(stamps, receipts, case.rate)
             rows += figures.rows(case, counted)
             known[case.name] = counted.as_json()
+            print(f"{case.name}: {counted.breakdown()}", flush=True)
     weights = f"{args.model} weights" if trained else f"random {args.model} weights"
-    print(f"{weights}, {args.targets} targets, {args.seconds:g} s after {args.warmup:g} s\n")
+    print(f"\n{weights}, {args.targets} targets, {args.seconds:g} s after {args.warmup:g} s\n")
     print(markdown_table(["stream", "figure", "goal", "measured", "verdict"], rows))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

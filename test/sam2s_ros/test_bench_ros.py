@@ -39,6 +39,10 @@ def test_counts_follow_from_stamps_and_timing():
     # Of 50 ms, 2 on the way to the receiver, 1 to publish and 30 of inference come off.
     assert counted.age_p50 == pytest.approx(17.0)
     assert counted.as_json()["share"] == 0.8
+    assert counted.breakdown() == (
+        "50.0 ms from stamp to receipt: 1.0 waiting, 30.0 inference, 1.0 messages, 18.0 rest; "
+        "20.0 results/s"
+    )
 
 
 def test_nothing_received_is_an_error():
