@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+from PIL import Image
 from tiny import CONTENT
 
 from sam2s_training.__main__ import main
@@ -109,3 +110,38 @@ def test_an_ablation_is_refused_under_torchrun(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["ablate", "nano-ablation"]) == 2
     assert "without torchrun" in capsys.readouterr().err
+
+
+def davis(root, mask_size=(40, 32), name="grasper"):
+    """A data set of two frames, with whatever is to be wrong about it."""
+    for folder in ("JPEGImages/a", "Annotations/a"):
+        (root / folder).mkdir(parents=True)
+    for n in range(2):
+        Image.new("RGB", (40, 32), (200, 40, 40)).save(root / f"JPEGImages/a/{n:05d}.jpg")
+        mask = Image.new("L", mask_size, 0)
+        mask.paste(1, (8, 8, 24, 24))
+        mask.save(root / f"Annotations/a/{n:05d}.png")
+    (root / "classes.yaml").write_text(yaml.safe_dump({1: name}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"mask_size": (41, 32)}, "41×32"),
+        ({"name": "graspr"}, "did you mean 'grasper'"),
+        ({}, None),
+    ],
+)
+def test_a_data_set_is_refused_before_the_first_step(tmp_path, capsys, wrong, told):
+    davis(tmp_path / "set", **wrong)
+    path, out = tmp_path / "mine.yaml", tmp_path / "run"
+    parts = {"endoscope": None, "mine": {"folder": {"root": str(tmp_path / "set")}}}
+    path.write_text(yaml.safe_dump(merged(CONTENT, {"data": {"parts": parts}})))
+    code = main(["train", str(path), "--out", str(out), "--until-step", "1", "--quiet"])
+    if told is None:
+        assert code == 0
+        assert len(read_rows(out / "log.csv")) == 1
+    else:
+        assert code == 2
+        assert told in capsys.readouterr().err
+        assert not out.exists()
