@@ -145,3 +145,24 @@ def test_a_data_set_is_refused_before_the_first_step(tmp_path, capsys, wrong, to
         assert code == 2
         assert told in capsys.readouterr().err
         assert not out.exists()
+
+
+def test_shards_are_rendered_once_and_trained_from(tmp_path, capsys):
+    path, shards = tmp_path / "mine.yaml", tmp_path / "shards"
+    path.write_text(yaml.safe_dump(CONTENT))
+    command = ["shards", str(path), "--clips", "3", "--out", str(shards), "--quiet"]
+    assert main(command) == 0
+    assert "3 clips of 2 frames at 64 px" in capsys.readouterr().out
+    before = {file.name: file.stat().st_mtime_ns for file in shards.glob("*.zip")}
+    assert main(command) == 0
+    assert before == {file.name: file.stat().st_mtime_ns for file in shards.glob("*.zip")}
+    parts = {"endoscope": None, "shards": {"shards": {"folder": str(shards)}}}
+    path.write_text(yaml.safe_dump(merged(CONTENT, {"data": {"parts": parts}})))
+    arguments = ["train", str(path), "--out", str(tmp_path / "run"), "--quiet"]
+    assert main([*arguments, "--until-step", "1"]) == 0
+    assert len(read_rows(tmp_path / "run" / "log.csv")) == 1
+    arguments[3] = str(tmp_path / "other")
+    assert main([*arguments, "--set", "image_size=96"]) == 2
+    assert "rendered with 64 pixels" in capsys.readouterr().err
+    assert main(["shards", str(path), "--phase", "clps", "--out", str(shards)]) == 2
+    assert "did you mean 'clips'" in capsys.readouterr().err
