@@ -20,7 +20,7 @@ from sam2s_ros.bags.reader import Bag, decode, header_stamp
 from sam2s_ros.conversions import image_to_labels
 from sam2s_ros.replay.errors import ResultsError
 from sam2s_ros.replay.merged import find_results
-from sam2s_ros.replay.page import Cell, card, page, table
+from sam2s_ros.replay.page import Cell, bullets, card, page, table
 from sam2s_ros.replay.report import flat, percent
 from sam2s_ros.replay.results import load_results, summarise_tracks
 from sam2s_ros.replay.scoring import record_of, score_summary
@@ -116,6 +116,8 @@ def versus_html(versus: Versus) -> str:
         plain = title != "Settings that differ"
         numbers = range(1, len(header)) if plain else ()
         body += [f"<h2>{title}</h2>", card(table(header, rows if plain else cells, numbers))]
+    if versus.unpaired:
+        body += ["<h2>In one run only (left out)</h2>", card(bullets(versus.unpaired))]
     return page("Two replays compared", body)
 
 
@@ -126,11 +128,11 @@ def _tables(versus: Versus) -> dict[str, tuple[list[str], list[list[Any]]]]:
     if versus.scores is not None:
         rows = []
         for d, (key, title, better) in zip(versus.scores.macro, FIGURES, strict=True):
-            texts = [figure_text(key, known(v)) for v in (d.a, d.b, d.difference)]
+            texts = [_figure(key, v) for v in (d.a, d.b, d.difference)]
             clear = "" if not d.clear else "B better" if (d.difference > 0) == better else "B worse"
             interval = "n/a"
             if d.low == d.low:
-                interval = f"{figure_text(key, d.low)} … {figure_text(key, d.high)}"
+                interval = f"{_figure(key, d.low)} … {_figure(key, d.high)}"
             rows.append([title, *texts, interval, clear])
         tables["Against the truth"] = (
             ["figure", "A", "B", "B − A", "95 % interval over targets", "verdict"], rows,
@@ -145,6 +147,12 @@ def _tables(versus: Versus) -> dict[str, tuple[list[str], list[list[Any]]]]:
         ] or [["none in both", "", "", ""]],
     )  # fmt: skip
     return tables
+
+
+def _figure(key: str, value: float) -> str:
+    """Write a figure or a difference, without a sign before nothing."""
+    text = figure_text(key, known(value))
+    return text.lstrip("-") if not text.strip("-0.") else text
 
 
 def _runs(path: Path) -> dict[str, Path]:

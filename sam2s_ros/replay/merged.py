@@ -13,7 +13,7 @@ from sam2s_model.evaluation.report import figure_text
 from sam2s_model.evaluation.scores import FIGURES
 from sam2s_model.metrics import MIN_ABSENCE, FrameRule
 from sam2s_ros.replay.batch import Task, failures
-from sam2s_ros.replay.page import Cell, bullets, card, facts, page, table
+from sam2s_ros.replay.page import Cell, bullets, card, facts, page, table, unbroken
 from sam2s_ros.replay.report import flat, percent
 from sam2s_ros.replay.results import REPORT, RESULTS, load_results, summarise_tracks, to_json
 from sam2s_ros.replay.scoring import record_of, score_summary
@@ -173,7 +173,7 @@ def _scores(content: Mapping[str, Any]) -> str:
     titles = [title for _, title, _ in FIGURES]
     groups = [*scores["bags"].items(), (Cell("<b>all</b>"), scores["all"])]
     rows = [
-        [name, group["targets"], group["frames"],
+        [name if isinstance(name, Cell) else unbroken(name), group["targets"], group["frames"],
          *(figure_text(key, group[key]) for key, _, _ in FIGURES)]
         for name, group in groups
     ]  # fmt: skip

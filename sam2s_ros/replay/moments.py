@@ -57,7 +57,9 @@ class WorstMoments:
         draw: Callable[[], NDArray[np.uint8]],
     ) -> None:
         """Keep this moment if it is among the worst."""
-        rivals = [m for m in self._kept if m.target == target and abs(m.frame - frame) < self.apart]
+        # Another target's trouble shows in the same picture.
+        near = {True: self.apart, False: self.apart // 5}
+        rivals = [m for m in self._kept if abs(m.frame - frame) < near[m.target == target]]
         if rivals:
             if badness <= max(m.badness for m in rivals):
                 return
