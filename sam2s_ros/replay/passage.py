@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,6 +60,7 @@ class Passage:
         self._worst = WorstMoments(settings.outputs.worst)
         self._suspects = SuspectFinder(settings.suspects)
         self._asked: dict[PromptRequest, Action] = {}
+        self._shown: tuple[int, int] | None = None  # width, height of the overlay
 
     def run(self, folder: Path, command: str, progress: Progress = silent) -> dict[str, Any]:
         """Replay into an existing, empty folder; returns what results.json says."""
@@ -190,7 +192,14 @@ class Passage:
         self._watch(frame, result, rated, scorer)
         tally.count(frame.index, result, removed)
         if video is not None:
-            video.write(messages.overlay_picture(frame.image, result))
+            self._show(video, messages.overlay_picture(frame.image, result))
+
+    def _show(self, video: VideoWriter, picture: NDArray[np.uint8]) -> None:
+        """Append to the overlay, which is of the first picture's size."""
+        self._shown = self._shown or (picture.shape[1], picture.shape[0])
+        if self._shown != (picture.shape[1], picture.shape[0]):
+            picture = cast("NDArray[np.uint8]", cv2.resize(picture, self._shown))
+        video.write(picture)
 
     def _mention_clocks(self, frame: Frame) -> None:
         if self.settings.outputs.times == "stamp":

@@ -329,6 +329,27 @@ def test_images_that_cannot_be_decoded_are_left_out(replay, tmp_path):
     assert any("3 more like this" in p for p in results["problems"])
 
 
+def test_images_may_change_their_size(weights, tmp_path):
+    """As when a camera is set anew; the overlay keeps its first size."""
+    import replay_bags as rb
+
+    from sam2s_model.video import VideoReader
+    from sam2s_ros.replay.runner import replay_bag
+
+    def halve(number, message):
+        if number >= 3:
+            message.height //= 2
+            del message.data[message.height * message.step :]
+
+    prompts = "prompts: [{frame: 0, name: left, points: [[24, 20]]}]"
+    bag = rb.write_bag(tmp_path / "bag", 8, change=halve, prompts=prompts, truth=False)
+    outputs = {"overlay": str(tmp_path / "{bag}.mp4")}
+    results = replay_bag(bag, tmp_path / "out", rb.settings(weights, outputs=outputs))
+    assert (results["input"]["frames"], results["input"]["height"]) == (8, 40)
+    video = VideoReader(tmp_path / "bag.mp4")
+    assert (len(video), video.size) == (8, (80, 96))
+
+
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
 def test_a_truncated_bag_is_replayed_to_its_end(replay, tmp_path, storage):
     import replay_bags as rb
