@@ -76,15 +76,16 @@ def test_reading_is_no_bottleneck(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_memory_stays_flat_over_a_long_bag(tmp_path):
-    """20,000 frames with two targets, within 300 MB above the model."""
+@pytest.mark.parametrize("first", [0, LONG - 100], ids=["tracked", "mostly-read"])
+def test_memory_stays_flat_over_a_long_bag(tmp_path, first):
+    """20,000 frames, within 300 MB above the model: two targets all along, or at the end only."""
     import replay_bags as rb
 
     from sam2s_ros.replay.runner import replay_bag
 
     torch.set_num_threads(1)
     prompts = "prompts:\n" + "".join(
-        f"  - {{frame: 0, name: {name}, points: [[{x}, 40]]}}\n"
+        f"  - {{frame: {first}, name: {name}, points: [[{x}, 40]]}}\n"
         for name, x in (("left", 24), ("right", 70))
     )
     bag = rb.write_bag(tmp_path / "bag", LONG, truth=False, prompts=prompts)
