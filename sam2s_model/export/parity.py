@@ -34,11 +34,13 @@ class Bounds:
     """How far an export may be from the model."""
 
     logits: float | None  # largest difference of a mask logit; None: any
-    iou: float | None  # least overlap of a target's mask on one frame with the model's; None: any
+    iou: float | None  # overlap of a target's mask with the model's; None: any
+    every: bool = True  # whether each mask is held to it, or their mean
 
 
 # An int8 export is held to the overlap that its user sets, see quantisation.py.
-BOUNDS = {"fp32": Bounds(2e-3, 0.999), "fp16": Bounds(None, 0.99)}
+# Half precision moves a border here and there by a pixel, which small masks show much of.
+BOUNDS = {"fp32": Bounds(2e-3, 0.999), "fp16": Bounds(None, 0.99, every=False)}
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class ClipParity:
         """The worst overlap."""
         return min(self.ious)
 
+    @property
+    def mean_iou(self) -> float:
+        """The mean overlap."""
+        return float(np.mean(self.ious))
+
 
 @dataclass
 class Parity:
@@ -90,10 +97,11 @@ class Parity:
             limit = self.bounds.logits
             if limit is not None and not clip.logits <= limit:
                 found.append(f"{clip.memory}: logits differ by {clip.logits:.2g} (at most {limit})")
-            if self.bounds.iou is not None and not clip.least_iou >= self.bounds.iou:
+            overlap = clip.least_iou if self.bounds.every else clip.mean_iou
+            if self.bounds.iou is not None and not overlap >= self.bounds.iou:
+                which = "a mask overlaps" if self.bounds.every else "masks overlap on average"
                 found.append(
-                    f"{clip.memory}: a mask overlaps by {clip.least_iou:.4f} (at least "
-                    f"{self.bounds.iou})"
+                    f"{clip.memory}: {which} by {overlap:.4f} (at least {self.bounds.iou})"
                 )
         return found
 
@@ -109,7 +117,7 @@ class Parity:
                     "frames": clip.frames,
                     "logits": clip.logits,
                     "least_iou": clip.least_iou,
-                    "mean_iou": float(np.mean(clip.ious)),
+                    "mean_iou": clip.mean_iou,
                     "states": clip.states,
                 }
                 for clip in self.clips
@@ -126,7 +134,7 @@ class Parity:
                 clip.frames,
                 f"{clip.logits:.1e}",
                 f"{clip.least_iou:.4f}",
-                f"{np.mean(clip.ious):.5f}",
+                f"{clip.mean_iou:.5f}",
                 clip.states,
             ]
             for clip in self.clips

@@ -60,8 +60,9 @@ def alike(ours: list[FrameResult], theirs: list[FrameResult], logits: float = 2e
             other = b[name]
             difference = float((target.low_res_logits - other.low_res_logits).abs().max())
             assert difference <= logits
+            # At least 0.999 of the mask, but for one pixel: these masks have a few hundred.
             union = np.count_nonzero(target.mask | other.mask)
-            assert np.count_nonzero(target.mask & other.mask) >= 0.999 * union
+            assert np.count_nonzero(target.mask & other.mask) >= 0.999 * union - 1
             assert (target.state, target.label) == (other.state, other.label)
             assert target.iou == pytest.approx(other.iou, abs=1e-4)
             assert target.object_score == pytest.approx(other.object_score, abs=1e-3)
