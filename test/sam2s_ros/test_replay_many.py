@@ -197,3 +197,15 @@ def test_the_merged_report_can_be_written_anew(run, tmp_path, capsys):
     assert (tmp_path / "out" / "report.html").is_file()
     assert cli.main(["replay", "merge", str(tmp_path / "nothing")]) == 2
     assert "holds no replays" in capsys.readouterr().err
+
+
+def test_the_program_for_ros2_run_is_the_command(tmp_path, capsys, monkeypatch):
+    """`ros2 run sam2s_ros replay …`; what ROS 2 adds for nodes is left aside."""
+    from sam2s_ros.replay import main
+
+    words = ["replay", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", [*words, "--ros-args", "-r", "__node:=replay"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "there is no such bag" in capsys.readouterr().err
