@@ -1,4 +1,4 @@
-"""`python -m sam2s_training`: train, evaluate, export, plot, ablate."""
+"""`python -m sam2s_training`: train, evaluate, export, plot, ablate, render."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from sam2s_model.errors import Sam2sError
 
-COMMANDS = ("train", "evaluate", "export", "curves", "ablate")
+COMMANDS = ("train", "evaluate", "export", "curves", "ablate", "shards")
 
 
 class Command(Protocol):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -13,9 +15,11 @@ from sam2s_training.data.clip import ClipSource
 from sam2s_training.data.errors import DataSettingError
 from sam2s_training.data.loader import Loader, LoaderSettings
 from sam2s_training.data.sampler import SamplerSettings
+from sam2s_training.data.shards import Codec, Manifest, write_shards
 from sam2s_training.data.sources import PartSettings, open_source
 from sam2s_training.data.synthetic import SyntheticSettings
 from sam2s_training.distributed import World
+from sam2s_training.schema import plain
 
 
 def _rendered() -> dict[str, PartSettings | None]:
@@ -108,4 +112,46 @@ def open_loader(
         rank=world.rank,
         world=world.size,
         device=world.device,
+    )
+
+
+def write_phase_shards(
+    settings: DataSettings,
+    folder: Path,
+    clips: int,
+    *,
+    size: int,
+    seed: int,
+    instruments: Sequence[str],
+    codec: Codec = "jpeg",
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Manifest:
+    """Render a phase's clips to disk as their sources give them.
+
+    Augmentation and annotators are left to the training, and so differ each time a clip is read.
+
+    Args:
+        settings: the phase's `data` section.
+        folder: where the shards go.
+        clips: how many.
+        size: side of the clips, pixels.
+        seed: the recipe's.
+        instruments: of the text bank, in its order.
+        codec: of the pictures.
+        device: where the simulated endoscope is rendered, unless by worker processes.
+        progress: show a bar.
+    """
+    plainly = replace(settings, augment=None, annotators=None)
+    place = "cpu" if settings.loader.ahead == "processes" else device
+    what = {"parts": plain(settings.parts), "sampler": plain(settings.sampler)}
+    return write_shards(
+        make_source(plainly, size=size, seed=seed, instruments=instruments, device=place),
+        folder,
+        clips,
+        origin=json.dumps({**what, "size": size, "seed": seed}),
+        loader=settings.loader,
+        codec=codec,
+        instruments=instruments,
+        progress=progress,
     )

@@ -140,6 +140,13 @@ class Recipe:
             step -= phase.steps
         return len(self.phases), step
 
+    def phase(self, name: str) -> PhaseSettings:
+        """Give the phase of a name."""
+        found = {phase.name: phase for phase in self.phases}
+        if name not in found:
+            raise UnknownKeyError(f"{self.name}: phases", name, list(found))
+        return found[name]
+
     def plain(self) -> dict[str, Any]:
         """Give the whole recipe, defaults included, as plain values."""
         return dict(plain(self))
