@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -10,10 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from sam2s_ros.plan import NodePlan
 
 RESPAWN_DELAY = 1.0  # seconds: a process that dies at once must not eat the machine
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_LIBC = ctypes.CDLL(None)  # loaded here, because between fork and exec nothing may be
 END_SECONDS = 5.0  # for a node to end after SIGINT, then again after SIGTERM
 
 
@@ -52,6 +56,7 @@ class NodeProcess:
             self._popen = subprocess.Popen(
                 [*command, *self.plan.ros_arguments()], env=self._environment,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )  # fmt: skip
         self.starts += 1
         self._told = False
@@ -89,6 +94,20 @@ class NodeProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(seconds)
         return self.code is not None or self._popen is None
+
+
+def interrupt_on_sigterm() -> None:
+    """Make SIGTERM a KeyboardInterrupt, as Ctrl-C is, so that what was started is ended."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the supervisor is gone, even if it was killed."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def end_all(processes: Sequence[NodeProcess]) -> None:

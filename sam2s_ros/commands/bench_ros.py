@@ -36,11 +36,13 @@ def run(args: argparse.Namespace) -> int:
     from sam2s_model.table import markdown_table
     from sam2s_ros.bench import figures, session
     from sam2s_ros.shipped import node_weights
+    from sam2s_ros.supervisor import interrupt_on_sigterm
 
     cases = _cases(args.cases)
     if args.seconds <= 0 or args.warmup < 0:
         raise BenchArgumentError("--seconds must be above 0 and --warmup at least 0")
     params_file = args.params_file or str(shared_file("config", "tracker.yaml"))
+    interrupt_on_sigterm()  # or `timeout` would leave the node behind
     rows, known = [], {}
     with tempfile.TemporaryDirectory() as folder:
         model, trained = node_weights(Path(folder), args.model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from sam2s_ros.plan import (
@@ -55,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     """Start, bring up and watch until interrupted: 0 then, 1 if a node could not be kept up."""
     from sam2s_ros.client import RosClient
     from sam2s_ros.dds import with_profile
-    from sam2s_ros.supervisor import NodeProcess, end_all
+    from sam2s_ros.supervisor import NodeProcess, end_all, interrupt_on_sigterm
 
     planned = plans(args)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     processes = [NodeProcess(plan, with_profile()) for plan in planned]
     try:
         for process in processes:
@@ -104,7 +103,3 @@ def watch(processes: list[NodeProcess], ros: RosClient) -> int:
 def say(text: str) -> None:
     """Tell a person, beside what the nodes print."""
     print(f"sam2s up: {text}", file=sys.stderr, flush=True)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

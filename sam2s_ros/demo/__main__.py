@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from sam2s_model.errors import Sam2sError
@@ -75,12 +73,13 @@ def run(args: argparse.Namespace) -> int:
     if args.seconds <= 0:
         raise DemoError(f"--seconds is {args.seconds:g}; it must be above 0")
     args.out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _interrupt)  # until rclpy has handlers of its own
     from sam2s_ros.dds import use_profile
     from sam2s_ros.demo.camera import Camera
     from sam2s_ros.demo.tracking import NodeTracker
     from sam2s_ros.shipped import node_weights
+    from sam2s_ros.supervisor import interrupt_on_sigterm
 
+    interrupt_on_sigterm()  # until rclpy has handlers of its own
     parameters = {
         "seed": args.seed, "width": args.width, "height": args.height, "rate": args.rate,
         # All of it before it begins, so that rendering takes nothing from the tracker.
@@ -112,10 +111,6 @@ def run(args: argparse.Namespace) -> int:
     if code and not failures:
         failures.append(f"the endoscope node ended with code {code}: {camera.last_words()}")
     return report(args, stream, tracker, targets, trained, end, failures)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def watch(

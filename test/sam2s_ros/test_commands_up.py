@@ -111,6 +111,19 @@ def test_up_ends_when_the_node_cannot_be_configured(ros_process, tmp_path):
     assert "none.safetensors" in up.output()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_when_up_is_ended_or_killed(ros_process, number):
+    up = ros_process("sam2s_model.cli", "up", "--demo")
+    deadline = time.monotonic() + 60.0
+    while len(children := psutil.Process(up.pid).children()) < 2:
+        assert time.monotonic() < deadline, up.output()
+        time.sleep(0.1)
+    up.signal(number)
+    assert up.wait(20.0) == (0 if number == signal.SIGTERM else -number)
+    gone, alive = psutil.wait_procs(children, timeout=20.0)
+    assert len(gone) == 2, alive
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
