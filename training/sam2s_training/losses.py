@@ -131,8 +131,9 @@ def entropy_weight(logits: Tensor, region: Tensor) -> Tensor:
         [N, K, H, W] in 0..1: 1 outside the region, 1 minus the entropy in bits inside. No gradient
         flows, or uncertainty itself would be learned.
     """
-    probability = logits.detach().sigmoid()
-    entropy = F.binary_cross_entropy(probability, probability, reduction="none") / math.log(2)
+    logits = logits.detach().float()
+    entropy = F.binary_cross_entropy_with_logits(logits, logits.sigmoid(), reduction="none")
+    entropy = entropy / math.log(2)
     return 1 - region[:, None] * entropy.clamp(0, 1)
 
 
