@@ -53,16 +53,21 @@ def run(given: StreamTracker, first: int, last: int) -> list[FrameResult]:
     return results
 
 
-def alike(ours: list[FrameResult], theirs: list[FrameResult], logits: float = 2e-3) -> None:
+def alike(
+    ours: list[FrameResult],
+    theirs: list[FrameResult],
+    logits: float = 2e-3,
+    overlap: float = 0.999,
+) -> None:
     for a, b in zip(ours, theirs, strict=True):
         assert list(a) == list(b)
         for name, target in a.items():
             other = b[name]
             difference = float((target.low_res_logits - other.low_res_logits).abs().max())
             assert difference <= logits
-            # At least 0.999 of the mask, but for one pixel: these masks have a few hundred.
+            # But for one pixel: these masks have a few hundred.
             union = np.count_nonzero(target.mask | other.mask)
-            assert np.count_nonzero(target.mask & other.mask) >= 0.999 * union - 1
+            assert np.count_nonzero(target.mask & other.mask) >= overlap * union - 1
             assert (target.state, target.label) == (other.state, other.label)
             assert target.iou == pytest.approx(other.iou, abs=1e-4)
             assert target.object_score == pytest.approx(other.object_score, abs=1e-3)
@@ -75,7 +80,8 @@ def test_every_policy_tracks_as_with_torch(memory: str) -> None:
     ours = StreamTracker(exports.model(), memory)
     theirs = tracker(memory)
     given = run(ours, 0, 16), run(theirs, 0, 16)
-    alike(*given)
+    # In bfloat16, which `sam2` keeps memories in, the last bit of a sum is one part in 256.
+    alike(*given, overlap=0.99 if memory == "sam2" else 0.999)
     assert any(target.label_scores for target in given[1][-1].values())
     filled = [theirs.memory_entries(name) for name in theirs.targets]
     assert len(set(filled)) > 1  # padded slots took part
