@@ -8,6 +8,7 @@ from sam2s_model.config import PRESETS, ModelConfig
 from sam2s_model.model import Sam2s
 from sam2s_model.textbank import TextBank, find_bank
 from sam2s_model.weights import detect_preset, read_metadata, read_state_dict, resolve
+from sam2s_model.weights.presets import semantic_changes
 
 
 def load_model(
@@ -29,7 +30,7 @@ def load_model(
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     preset = metadata.get("preset") or detect_preset(weights)
     size = image_size or int(metadata.get("image_size", 0)) or PRESETS[preset].image_size
-    model = Sam2s(ModelConfig.preset(preset, image_size=size))
+    model = Sam2s(ModelConfig.preset(preset, image_size=size, **semantic_changes(weights)))
     model.load_sam2(weights)
     if model.has_semantics and metadata.get("text_bank"):
         model.text_bank = TextBank.load(find_bank(metadata["text_bank"]))

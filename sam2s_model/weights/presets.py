@@ -11,6 +11,7 @@ from sam2s_model.config import PRESETS
 from sam2s_model.weights.errors import CheckpointFormatError
 
 TRUNK = "image_encoder.trunk."
+CLASS_VECTORS = "semantic.project.weight"  # [width of the text bank, hidden width]
 PATCH_EMBED = TRUNK + "patch_embed.proj.weight"  # [width, 3, 7, 7]
 _BLOCK = re.compile(re.escape(TRUNK) + r"blocks\.(\d+)\.")
 
@@ -39,3 +40,9 @@ def detect_preset(state_dict: Mapping[str, Tensor]) -> str:
             f"of (width and blocks): {listed}"
         )
     return known[key]
+
+
+def semantic_changes(state_dict: Mapping[str, Tensor]) -> dict[str, int]:
+    """What a preset must change for the text bank that the weights were trained with."""
+    projection = state_dict.get(CLASS_VECTORS)
+    return {} if projection is None else {"semantic_dim": int(projection.shape[0])}

@@ -13,7 +13,7 @@ from torch import Tensor
 from sam2s_model.weights.download import Record, check_digest, sha256_of
 from sam2s_model.weights.errors import CheckpointFormatError, ChecksumError
 from sam2s_model.weights.formats import FileKind, identify, read_metadata, read_state_dict
-from sam2s_model.weights.presets import detect_preset
+from sam2s_model.weights.presets import detect_preset, semantic_changes
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _compare_with_model(path: Path, tensors: Mapping[str, Tensor], preset: str) 
 
     try:
         with torch.device("meta"):
-            model = Sam2s(ModelConfig.preset(preset))
+            model = Sam2s(ModelConfig.preset(preset, **semantic_changes(tensors)))
         return tuple(model.load_sam2({name: t.to("meta") for name, t in tensors.items()}))
     except CheckpointMismatchError as error:
         raise CheckpointFormatError(f"{path} cannot be loaded: {error}") from error
