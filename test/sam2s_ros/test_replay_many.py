@@ -123,11 +123,11 @@ def test_a_process_that_dies_is_named(weights, bags, tmp_path):
     from sam2s_ros.replay.batch import find_tasks, replay_all
 
     settings = deadly_replay.settings(weights)
-    tasks = [t for t in find_tasks(bags, tmp_path / "out") if t.name in ("a", "b")]
+    tasks = [t for t in find_tasks(bags, tmp_path / "out") if t.name == "a"]
     (tmp_path / "out").mkdir()
     outcomes = replay_all(tasks, settings, tmp_path / "out", jobs=2, show_progress=False)
     dead = "its process died (killed, or out of memory?)"
-    assert {o.task.name: o.failure for o in outcomes} == {"a": dead, "b": dead}
+    assert {o.task.name: o.failure for o in outcomes} == {"a": dead}
 
 
 @pytest.fixture(scope="module")
@@ -180,18 +180,18 @@ def test_many_are_compared_with_many(run, two_runs, tmp_path, capsys):
     from sam2s_model import cli
 
     for memory in ("divemem", "sam2"):
-        run(tmp_path / memory, "--memory", memory)
+        run(tmp_path / memory, "--memory", memory, "--shard", "2/2")
     arguments = [str(tmp_path / "divemem"), str(tmp_path / "sam2")]
     assert cli.main(["replay", "compare", *arguments]) == 0
     said = capsys.readouterr().out
-    assert "3 bags" in said
+    assert "2 bags" in said
     assert "c right" in said
 
 
 def test_the_merged_report_can_be_written_anew(run, tmp_path, capsys):
     from sam2s_model import cli
 
-    run(tmp_path / "out")
+    run(tmp_path / "out", "--shard", "1/4")
     (tmp_path / "out" / "report.html").unlink()
     assert cli.main(["replay", "merge", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "report.html").is_file()
