@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2s_model.config import MEMORY_POLICIES
+from sam2s_model.config import MEMORY_POLICIES, MemorySettings
 from sam2s_model.export.errors import ParityError
 from sam2s_model.export.manifest import STAGES
 from sam2s_model.model import Sam2s
@@ -211,13 +212,22 @@ def compare(
     clips = []
     for policy in policies:
         parity = ClipParity(policy, len(clip.frames))
-        ours = StreamTracker(model, policy, runtime=torch_runtime)
-        theirs = StreamTracker(model, policy, runtime=onnx_runtime)
+        ours = StreamTracker(model, exact(policy), runtime=torch_runtime)
+        theirs = StreamTracker(model, exact(policy), runtime=onnx_runtime)
         pairs = zip(_results(ours, clip, policy), _results(theirs, clip, None), strict=True)
         for a, b in pairs:
             _note_frame(parity, a, b)
         clips.append(parity)
     return Parity(bounds, list(shadow.stages.values()), clips)
+
+
+def exact(policy: str) -> MemorySettings:
+    """A policy's settings with memories in float32.
+
+    `sam2` keeps bfloat16, which turns the last bit of a sum into a jump of one part in 256: two
+    runtimes would then be compared by where their rounding happens to fall.
+    """
+    return dataclasses.replace(MemorySettings.for_policy(policy), storage="float32")
 
 
 def verify(parity: Parity, folder: Path) -> None:
