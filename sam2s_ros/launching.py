@@ -69,7 +69,7 @@ def node_actions(plan: NodePlan) -> list[LaunchDescriptionEntity]:
         "namespace": plan.namespace,
         "parameters": [plan.params_file, dict(plan.parameters)],
         "remappings": list(plan.remappings),
-        "ros_arguments": ["--log-level", f"{plan.name}:={plan.log_level}"],
+        "ros_arguments": ["--log-level", plan.log_option],
         "respawn": plan.respawn,
         "respawn_delay": RESPAWN_DELAY,
         "output": "screen",

@@ -54,6 +54,11 @@ class NodePlan:
         """The node's name with its namespace, for example /left/tracker."""
         return "/" + "/".join([*filter(None, self.namespace.split("/")), self.name])
 
+    @property
+    def log_option(self) -> str:
+        """The node's logger, which has its namespace in front, with its level."""
+        return f"{self.full_name.strip('/').replace('/', '.')}:={self.log_level}"
+
     def ros_arguments(self) -> list[str]:
         """Give the command line that makes an rclpy program this node."""
         arguments = ["--ros-args", "-r", f"__node:={self.name}"]
@@ -64,7 +69,7 @@ class NodePlan:
             arguments += ["-p", f"{name}:={json.dumps(value, ensure_ascii=False)}"]
         for source, target in self.remappings:
             arguments += ["-r", f"{source}:={target}"]
-        return [*arguments, "--log-level", f"{self.name}:={self.log_level}"]
+        return [*arguments, "--log-level", self.log_option]
 
 
 def common_arguments() -> tuple[Argument, ...]:

@@ -175,6 +175,7 @@ def test_command_line_of_a_plan_keeps_texts_texts():
     assert 'model:="1.5"' in line
     assert "use_sim_time:=false" in line
     assert "__ns:=/a/b" in line
+    assert line[-2:] == ["--log-level", "a.b.tracker:=info"]
     for argument in line:
         name, _, value = argument.partition(":=")
         if name == "model":
