@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import cv2
@@ -20,7 +21,8 @@ class Layer(NamedTuple):
     mask: Mask  # (H, W)
     area: int  # pixels of the mask
     box: tuple[int, int, int, int] | None  # x0, y0, x1, y1 around the mask, x1 and y1 exclusive
-    logits: NDArray[np.float32]  # (H, W), how certain the target is of each pixel
+    # Gives (H, W), how certain the target is of each pixel; asked only where masks overlap.
+    logits: Callable[[], NDArray[np.float32]]
 
 
 def draw_labels(height: int, width: int, layers: Sequence[Layer]) -> Labels:
@@ -42,19 +44,33 @@ def draw_labels(height: int, width: int, layers: Sequence[Layer]) -> Labels:
 
 def _share_out(labels: Labels, layers: Sequence[Layer]) -> None:
     """Give each pixel that several masks claim to one of them."""
-    claims = np.zeros(labels.shape, np.uint8)
+    rows, columns = _shared(layers)
+    region = labels[rows, columns]
+    claims = np.zeros(region.shape, np.uint8)
     for layer in layers:
-        claims += _bits(layer.mask)
-    places = np.flatnonzero(claims > 1)
-    best = np.full(places.size, -np.inf, np.float32)
-    winner = np.zeros(places.size, np.uint8)
+        claims += _bits(layer.mask)[rows, columns]
+    places = np.nonzero(claims > 1)
+    best = np.full(places[0].size, -np.inf, np.float32)
+    winner = np.zeros(places[0].size, np.uint8)
     for layer in layers:
-        inside = layer.mask.reshape(-1)[places]
+        inside = layer.mask[rows, columns][places]
         if inside.any():
-            certainty = np.where(inside, layer.logits.reshape(-1)[places], -np.inf)
+            certainty = np.where(inside, layer.logits()[rows, columns][places], -np.inf)
             better = certainty > best
             best[better], winner[better] = certainty[better], layer.value
-    labels.reshape(-1)[places] = winner
+    region[places] = winner
+
+
+def _shared(layers: Sequence[Layer]) -> tuple[slice, slice]:
+    """The rows and columns in which boxes overlap."""
+    boxes = [layer.box for layer in layers if layer.box is not None]
+    common = [
+        (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+        for a, b in combinations(boxes, 2)
+    ]
+    met = np.array([box for box in common if box[0] < box[2] and box[1] < box[3]])
+    (x0, y0), (x1, y1) = met[:, :2].min(0), met[:, 2:].max(0)
+    return slice(int(y0), int(y1)), slice(int(x0), int(x1))
 
 
 def _bits(mask: Mask) -> NDArray[np.uint8]:

@@ -6,6 +6,8 @@ two targets at 1280×1024 take a few milliseconds, a tenth of what `sam2s_model.
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from sam2s_model.overlay import OPACITY, Colour, colour_of, tag
 from sam2s_model.result import TrackState
 from sam2s_ros.label_map import Labels, Layer, draw_labels
+from sam2s_ros.masks import source_logits
 from sam2s_ros.session_types import SessionObject, SessionResult
 
 Picture = NDArray[np.uint8]
@@ -26,7 +29,11 @@ def label_map(result: SessionResult) -> Labels:
     """
     layers = [
         Layer(
-            entry.label_value, entry.mask, entry.area, entry.box, result.result[entry.name].logits
+            entry.label_value,
+            entry.mask,
+            entry.area,
+            entry.box,
+            partial(source_logits, result.result[entry.name]),
         )
         for entry in result.objects
         if entry.state is TrackState.TRACKING

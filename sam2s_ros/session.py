@@ -11,22 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 
 from sam2s_model import StreamTracker
 from sam2s_model.errors import Sam2sError
-from sam2s_model.result import FrameResult, TargetResult, TrackState
+from sam2s_model.result import FrameResult, TrackState
 from sam2s_model.tracker import TooManyTargetsError, UnknownTargetError
 from sam2s_ros.catch_up import CatchUp
 from sam2s_ros.class_names import UnknownClassError, checked_class
 from sam2s_ros.history import NANO, History, PastFrame
 from sam2s_ros.label_values import LabelValues
+from sam2s_ros.masks import source_mask
 from sam2s_ros.session_settings import SessionSettings, SessionSettingsError
 from sam2s_ros.session_types import (
     AcceptedPrompt,
     EventKind,
-    Mask,
     Picture,
     PromptReply,
     PromptRequest,
@@ -316,7 +315,7 @@ class Session:
         correction = self._enter(request, past.stamp_ns)
         self._behind[name] = way
         value = self._standings[name].label_value
-        mask = _mask(way.first)
+        mask = source_mask(way.first)
         reply = PromptReply(
             True, "", value, int(np.count_nonzero(mask)), way.first.iou, past.stamp_ns
         )
@@ -389,7 +388,7 @@ class Session:
                 class_name=standing.class_name,
                 class_confidence=standing.class_confidence,
                 class_scores=target.label_scores,
-                mask=_mask(target),
+                mask=source_mask(target),
             )
             objects.append(entry)
             if name in placed:
@@ -495,14 +494,6 @@ class Session:
         # The clock is not compared with the former process's: a bag may have been started again.
         self._last_ns, self._last_frame_id = None, frame_id
         return removed
-
-
-def _mask(result: TargetResult) -> Mask:
-    """Scale a target's logits to source size and cut at 0: what TargetResult.mask does, faster."""
-    height, width = result.source_size
-    logits = result.low_res_logits.float().cpu().numpy()
-    mask: Mask = cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > 0
-    return mask
 
 
 def _since(begin: float) -> float:

@@ -16,7 +16,7 @@ from sam2s_ros.rle import encode_mask
 def layer(value: int, logits: np.ndarray) -> Layer:
     mask = logits > 0
     runs = encode_mask(mask)
-    return Layer(value, mask, runs.area, runs.box, logits)
+    return Layer(value, mask, runs.area, runs.box, lambda: logits)
 
 
 @settings(max_examples=150, deadline=None)
