@@ -106,6 +106,13 @@ def env_sh() -> str:
         f'export VIRTUAL_ENV="{VENV}"',
         "# Carries large images between processes; a profile that you set yourself stays.",
     ]
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        lines.append(f'export {name}="${{{name}:-{profile}}}"')
+    used = "${{{0}:-{1}}}"
+    modern, former = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+    lines += [
+        f'export {modern}="{used.format(modern, profile)}"',
+        "# Fast DDS 2 reads the older name; version 3 complains about it.",
+        'case "${ROS_DISTRO:-}" in',
+        f'    humble|iron|jazzy) export {former}="{used.format(former, profile)}" ;;',
+        "esac",
+    ]
     return "\n".join(lines) + "\n"
