@@ -196,7 +196,7 @@ def test_part_of_the_clips_is_enough(
         (("data", "--shard", "3/2"), "shard"),
         (("data", "--jobs", "0"), "at least one"),
         (("data", "--weights", "none-such"), "none-such"),
-        (("data", "--runtime", "onnx", "--weights", "data", "--quiet"), "onnx"),
+        (("data", "--runtime", "onnx", "--weights", "data", "--quiet"), "no finished export"),
         (("compare", "x", "y"), "results"),
         (("merge", "x", "--out", "y"), "run.json"),
     ],

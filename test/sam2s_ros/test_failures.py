@@ -145,6 +145,7 @@ def test_a_flood_of_prompts_is_answered_without_losing_the_stream(node, rig) -> 
 # --- crashes ----------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 def test_a_process_killed_during_a_frame_is_followed_by_one_that_goes_on(
     process, ros_context, tmp_path
 ) -> None:
@@ -273,6 +274,7 @@ def memory_after(rig: Rig, node, cycles: int) -> list[float]:
     return sizes
 
 
+@pytest.mark.serial
 def test_a_few_cycles_leave_memory_flat(node, rig) -> None:
     sizes = memory_after(rig, node, 10)
     assert sizes[-1] - sizes[3] < 20.0  # a network that stayed would be as much each time
