@@ -7,8 +7,8 @@ worker's thread (live.py).
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -358,6 +358,9 @@ class TrackerNode(LifecycleNode):
 def run(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; 2 if a parameter is wrong."""
     use_profile()
+    # rclpy's own handler ends the executor. Python's would raise KeyboardInterrupt wherever it is,
+    # and in the middle of taking a message that comes out as some other error.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         rclpy.init(args=args)
     except Exception as error:  # rclpy's own errors here are private classes
@@ -372,8 +375,14 @@ def run(args: list[str] | None = None) -> int:
     # One thread will do: nothing that it runs waits for the network.
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+    try:
         executor.spin()
+    except ExternalShutdownException:
+        pass
+    except Exception:
+        # A signal shuts ROS down beside this thread, which may be in the middle of using it.
+        if rclpy.ok():
+            raise
     node.end()
     rclpy.try_shutdown()
     return 0
