@@ -68,6 +68,19 @@ class Operator:
         assert client.wait_for_service(PATIENCE), service
         return client.call_async(kind.Request(**fields))
 
+    def meet(self):
+        """Wait until the node answers; nodes of other tests may have left services of its name."""
+        from lifecycle_msgs.srv import GetState
+
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            answer = self.ask(GetState, "get_state")
+            for _ in range(100):
+                if answer.done():
+                    return
+                time.sleep(0.01)
+        pytest.fail(f"no answer from the node within {PATIENCE:g} s")
+
     def call(self, kind, service, **fields):
         answer = self.ask(kind, service, **fields)
         self.until(answer.done, service)
@@ -77,6 +90,7 @@ class Operator:
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
+        self.meet()
         for step in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             assert self.call(ChangeState, "change_state", transition=Transition(id=step)).success
         self.until(
