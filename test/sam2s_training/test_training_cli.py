@@ -62,7 +62,6 @@ def test_what_follows_a_training(smoke, capsys):
 
 
 def test_tensorboard_files_where_it_is_installed(smoke):
-    pytest.importorskip("tensorboard")
     out, _ = smoke
     assert [path for path in (out / "tensorboard").iterdir() if path.stat().st_size > 1000]
 
