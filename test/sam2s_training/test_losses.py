@@ -13,6 +13,7 @@ from sam2s_training.losses import (
     dice_loss,
     entropy_weight,
     focal_loss,
+    grouping_loss,
     presence_loss,
     semantic_loss,
     soft_target,
@@ -93,6 +94,43 @@ def test_presence_is_cross_entropy():
     present = torch.tensor([True, False])
     expected = [LN2, math.log(1 + math.exp(2.0))]
     assert presence_loss(score, present).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_grouping_by_hand():
+    # One target and the rest, a place each, with features at right angles: each place has cosine 1
+    # with its own mean and 0 with the other.
+    features = torch.tensor([[[3.0, 0.0]], [[0.0, 0.5]]])
+    mask = torch.tensor([[[1.0, 0.0]]])
+    expected = math.log(1 + math.exp(-2.0))
+    assert grouping_loss(features, mask, temperature=0.5).item() == pytest.approx(expected)
+
+
+def test_grouping_of_features_all_alike_is_a_guess():
+    masks = torch.eye(3)[:2, None]  # two targets, a place each; the third is the rest
+    assert grouping_loss(torch.ones(4, 1, 3), masks).item() == pytest.approx(math.log(3))
+
+
+def test_grouping_counts_small_targets_like_large_ones():
+    # The target's single place is like the rest's mean; the rest's nine places are right.
+    features = torch.zeros(2, 1, 10)
+    features[0] = 1.0
+    masks = torch.zeros(1, 1, 10)
+    masks[..., 0] = 1.0
+    alike = grouping_loss(features, masks)
+    features[:, 0, 0] = torch.tensor([0.0, 1.0])
+    apart = grouping_loss(features, masks)
+    assert alike.item() == pytest.approx(LN2)
+    assert apart.item() < 0.01
+
+
+def test_grouping_leaves_out_a_target_that_is_not_there():
+    features = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 2, 2)
+    mask[0, 0] = 1.0
+    with_absent = torch.cat((mask, torch.zeros(1, 2, 2)))
+    assert grouping_loss(features, with_absent) == pytest.approx(
+        grouping_loss(features, mask).item()
+    )
 
 
 def test_border_is_a_band_on_both_sides():

@@ -33,6 +33,9 @@ class LossSettings:
     iou: float = 1.0  # L1 between predicted and true IoU
     presence: float = 1.0  # whether the target is in the frame
     semantic: float = 0.5  # TSL: the class of instruments; 0 leaves the CLS token out
+    # Of features alone: alike within a target, unlike elsewhere. Random weights learn prompts much
+    # sooner with it; trained ones do not need it.
+    grouping: float = 0.0
     semantic_iou: float = 0.5  # TSL counts on frames whose predicted IoU reaches this ...
     semantic_presence: float = 0.5  # ... and whose predicted presence reaches this
     ambiguity: AmbiguityName = "none"  # ARL: how uncertain borders are treated
@@ -47,7 +50,7 @@ class LossSettings:
             )
         if self.scale not in (1, 2, 4):
             raise LossSettingsError(f"the loss's scale is {self.scale}; it must be 1, 2 or 4")
-        for name in ("focal", "dice", "iou", "presence", "semantic"):
+        for name in ("focal", "dice", "iou", "presence", "semantic", "grouping"):
             if getattr(self, name) < 0:
                 raise LossSettingsError(f"the weight {name} is {getattr(self, name)}, below 0")
         if self.border_radius < 1 or self.border_sigma <= 0:
@@ -101,6 +104,30 @@ def true_iou(logits: Tensor, target: Tensor) -> Tensor:
 def presence_loss(score: Tensor, present: Tensor) -> Tensor:
     """Cross-entropy of the object score, a logit, with presence: [...]."""
     return F.binary_cross_entropy_with_logits(score, present.to(score), reduction="none")
+
+
+def grouping_loss(features: Tensor, masks: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of telling the targets of a picture apart by their features alone.
+
+    Each target, and all the rest together, is stood for by the mean of its features; a place
+    belongs to the mean that it is most alike to. Targets count the same, whatever their size.
+
+    Args:
+        features: [C, H, W].
+        masks: [K, H, W] in 0..1, the share of each place that a target fills.
+        temperature: of the cosines.
+
+    Returns:
+        Scalar.
+    """
+    places = F.normalize(features.flatten(1), dim=0)  # [C, HW]
+    rest = 1 - masks.sum(0, keepdim=True).clamp(0, 1)
+    shares = torch.cat((masks, rest)).flatten(1)
+    shares = shares[shares.any(1)]
+    shares = shares / shares.sum(1, keepdim=True)
+    means = F.normalize(shares @ places.T, dim=1)  # [K + 1, C]
+    entropy = -(means @ places / temperature).log_softmax(0)
+    return (shares * entropy).sum(1).mean()
 
 
 # --- ARL ----------------------------------------------------------------------------------

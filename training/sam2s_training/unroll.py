@@ -146,6 +146,8 @@ class Unroll(nn.Module):
         ]
         features = self._encode(clips)
         ledger = _Ledger(len(clips), device)
+        if self.loss.grouping > 0:
+            self._learn_grouping(ledger, features, clips)
         memory: list[_Written] = []
         drawn = torch.zeros(
             len(rows.kind), frames, *(self.model.config.mask_size,) * 2, device=device
@@ -532,8 +534,23 @@ class Unroll(nn.Module):
             right = (vectors.float() @ self.text.T).argmax(1) == classes
             ledger.add("class_right", right.float(), sure, rows.clip[tracked])
 
+    def _learn_grouping(self, ledger: _Ledger, features: Features, clips: Sequence[Clip]) -> None:
+        """Tell the targets of each frame apart by its features, prompts and memory aside."""
+        size = features.fine_4.shape[-2:]
+        counted = torch.ones(1, dtype=torch.bool, device=features.coarse.device)
+        for i, clip in enumerate(clips):
+            levels = [
+                F.normalize(F.interpolate(level[i], size=size, mode="bilinear"), dim=1)
+                for level in features
+            ]
+            shares = F.adaptive_avg_pool2d(clip.masks.float(), size)
+            owner = torch.full((1,), i, device=counted.device)
+            for t, joined in enumerate(torch.cat(levels, dim=1)):
+                loss = losses.grouping_loss(joined, shares[:, t])
+                ledger.add("grouping", loss[None], counted, owner)
+
     def _output(self, ledger: _Ledger, drawn: Tensor) -> UnrollOutput:
-        weighted = ("focal", "dice", "iou", "presence", "semantic")
+        weighted = ("focal", "dice", "iou", "presence", "semantic", "grouping")
         means = {name: ledger.mean(name) for name in weighted}
         loss = sum(
             (getattr(self.loss, name) * means[name] for name in weighted), torch.zeros(()).to(drawn)

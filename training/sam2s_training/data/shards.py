@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from sam2s_training.data.runs import decode_runs, encode_runs
 FORMAT = "sam2s training clips"
 VERSION = 1  # raised when older code could no longer read new shards rightly
 MANIFEST = "manifest.json"
+MOST_OPEN = 128  # shards whose files are kept open
 STREAM = 7005  # tells these random numbers from others of the same seed
 
 Codec = Literal["jpeg", "png"]
@@ -194,6 +196,12 @@ class ShardSource:
             [*(numbers.of(name, where) for name in manifest.instruments), NO_CLASS]
         )
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
+        self._open: dict[Path, zipfile.ZipFile] = {}  # a directory is read once, not per clip
+        self._owner = os.getpid()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the open files behind on the way to another process."""
+        return {**self.__dict__, "_open": {}}
 
     def sample(self, index: int) -> Clip:
         """Read clip `index`."""
@@ -203,8 +211,21 @@ class ShardSource:
             self._epoch = (epoch, order)
         shard, member = divmod(int(self._epoch[1][place]), self.manifest.clips_per_shard)
         path = _shard(self.folder, shard)
-        clip = unpack(_read_member(path, str(member)), f"{path}, clip {member}")
+        clip = unpack(self._read(path, str(member)), f"{path}, clip {member}")
         return dataclasses.replace(clip, classes=self._class_of[clip.classes])
+
+    def _read(self, path: Path, member: str) -> bytes:
+        """Read one clip's bytes; files stay open, and a forked process opens its own."""
+        if self._owner != os.getpid():
+            self._open, self._owner = {}, os.getpid()
+        try:
+            if path not in self._open:
+                while len(self._open) >= MOST_OPEN:
+                    self._open.pop(next(iter(self._open))).close()
+                self._open[path] = zipfile.ZipFile(path)
+            return self._open[path].read(member)
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise ShardError(f"{path}, clip {member}: {error}; render the shards again") from error
 
 
 def pack(clip: Clip, codec: Codec, quality: int) -> bytes:
