@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sam2s_model.commands.options import (
+    add_actions,
+    add_score_options,
+    add_tracker_options,
+    add_work_options,
+    available_provider,
+    command_line,
+    path_text,
+)
 
 if TYPE_CHECKING:
     from sam2s_model.evaluation.report import ReportOptions
@@ -23,20 +32,10 @@ ACTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their arguments."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    children = {
-        name: actions.add_parser(
-            name,
-            help=text,
-            description=text,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        for name, text in ACTIONS.items()
-    }
+    children = add_actions(parser, ACTIONS, default="run")
     _add_run(children["run"])
     _add_merge(children["merge"])
     _add_compare(children["compare"])
-    _default_to_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,15 +70,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--min-area", type=int, default=1, help="visible pixels from which a target is prompted"
     )
     tracker = parser.add_argument_group("tracker")
-    tracker.add_argument("--weights", default="nano", help="preset, checkpoint or exported folder")
-    tracker.add_argument("--memory", choices=("sam2", "divemem", "efp"), default="divemem")
-    tracker.add_argument("--runtime", choices=("torch", "onnx"), default="torch")
-    tracker.add_argument("--device", default="cpu", help="cpu, cuda; with onnx the provider")
-    tracker.add_argument("--image-size", type=int, help="network input; default: the weights' own")
-    tracker.add_argument("--text-bank", help="class names' embeddings; default: the weights' own")
+    add_tracker_options(tracker, weights="nano", memory="divemem", runtime="torch", device="cpu")
     work = parser.add_argument_group("work")
-    work.add_argument("--jobs", type=int, default=1, help="processes that share the clips")
-    work.add_argument("--shard", default="1/1", help="i/n: only the i-th of n shares of the clips")
+    add_work_options(work, "clips")
     work.add_argument("--no-masks", action="store_true", help="keep no predicted masks")
     _add_report(parser)
 
@@ -92,15 +85,7 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     report = parser.add_argument_group("report")
-    report.add_argument(
-        "--frames",
-        choices=("tracked", "davis", "sav", "all"),
-        default="tracked",
-        help="which frames count: after the prompt but the last; as DAVIS; as SA-V; all",
-    )
-    report.add_argument(
-        "--min-absence", type=int, default=5, help="absent frames before a return is judged"
-    )
+    add_score_options(report)
     report.add_argument("--worst", type=int, default=3, help="clips to draw as overlay videos")
     report.add_argument("--no-plots", action="store_true", help="draw no plots")
     report.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -115,20 +100,6 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="also write the comparison to this Markdown file")
 
 
-def _default_to_run(parser: argparse.ArgumentParser) -> None:
-    """Let `sam2s eval SOURCE …` mean `sam2s eval run SOURCE …`."""
-    parse = parser.parse_known_args
-
-    def parse_known_args(args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        words = list(sys.argv[1:] if args is None else args)
-        if words and words[0] not in (*ACTIONS, "-h", "--help"):
-            words.insert(0, "run")
-        return parse(words, namespace)
-
-    # argparse has no default subcommand; a parent hands its words to a child by this one method.
-    parser.parse_known_args = parse_known_args  # type: ignore[assignment]
-
-
 def _run(args: argparse.Namespace) -> int:
     from sam2s_model.evaluation.clip import Protocol
     from sam2s_model.evaluation.plots import require_matplotlib
@@ -140,14 +111,18 @@ def _run(args: argparse.Namespace) -> int:
         require_matplotlib()
     shard = Shard.parse(args.shard)
     sources = [
-        Source(name, _text(args.masks), _text(args.classes), args.split) for name in args.source
+        Source(name, path_text(args.masks), path_text(args.classes), args.split)
+        for name in args.source
     ]
+    device = args.device
+    if args.runtime == "onnx":
+        device = available_provider(device, args.allow_fallback)
     settings = Settings(
         StreamTrackerSpec(
             weights=args.weights,
             memory=args.memory,
             runtime=args.runtime,
-            device=args.device,
+            device=device,
             image_size=args.image_size,
             text_bank=args.text_bank,
         ),
@@ -161,7 +136,7 @@ def _run(args: argparse.Namespace) -> int:
         shard=shard,
         jobs=args.jobs,
         keep_masks=not args.no_masks,
-        command=shlex.join(["sam2s", *sys.argv[1:]]),
+        command=command_line(),
     )
     return _conclude(results, args.out)
 
@@ -170,7 +145,7 @@ def _merge(args: argparse.Namespace) -> int:
     from sam2s_model.evaluation.report import write_report
     from sam2s_model.evaluation.session import merge_runs
 
-    command = shlex.join(["sam2s", *sys.argv[1:]])
+    command = command_line()
     folder, what, clips = merge_runs(args.folder, args.out, command)
     return _conclude(write_report(folder, what, clips, _options(args)), args.out)
 
@@ -215,7 +190,3 @@ def _conclude(results: Mapping[str, Any], out: Path) -> int:
         print("nothing could be evaluated", file=sys.stderr)
         return 1
     return 0
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

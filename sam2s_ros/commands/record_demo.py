@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sam2s_ros.commands.bag_options import add_bag_options
+
 HELP = "record a bag of the simulated endoscope with ground truth and a prompts file"
 
 
@@ -17,13 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, default=512, help="pixels")
     parser.add_argument("--rate", type=float, default=25.0, help="frames a second")
     parser.add_argument("--raw", action="store_true", help="raw images instead of jpeg")
-    parser.add_argument("--storage", choices=("sqlite3", "mcap"), default="sqlite3")
-    parser.add_argument(
-        "--compression",
-        choices=("none", "file", "message", "chunk"),
-        default="message",
-        help="with zstd: every message, the file, or (mcap) chunks",
-    )
+    add_bag_options(parser, compression="message")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sam2s_model.commands.options import (
+    add_actions,
+    add_score_options,
+    add_tracker_options,
+    add_work_options,
+    available_provider,
+    command_line,
+    path_text,
+)
+from sam2s_ros.commands.bag_options import add_bag_options
 
 if TYPE_CHECKING:
     from sam2s_ros.replay.settings import ReplaySettings
@@ -23,16 +32,7 @@ ACTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their arguments."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    children = {
-        name: actions.add_parser(
-            name,
-            help=text,
-            description=text,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        for name, text in ACTIONS.items()
-    }
+    children = add_actions(parser, ACTIONS, default="run")
     _add_run(children["run"])
     compare = children["compare"]
     compare.add_argument("a", type=Path, metavar="A", help="folder of a replay, or of many")
@@ -40,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("--out", type=Path, help="also write it to this .html or .md file")
     merge = children["merge"]
     merge.add_argument("folder", type=Path, help="folder with the replays of many bags")
-    _default_to_run(parser)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -60,28 +59,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     given.add_argument("--classes", type=Path, help="JSON file of the truth's class names")
     tracker = parser.add_argument_group("tracker", "as the node's parameters")
-    tracker.add_argument("--params-file", type=Path, help="the node's YAML file; default: defaults")
-    tracker.add_argument(
-        "--model", "--weights", dest="model", help="preset, checkpoint or exported folder"
-    )
-    tracker.add_argument("--memory", choices=("sam2", "divemem", "efp"), help="memory policy")
-    tracker.add_argument("--runtime", choices=("torch", "onnx"), help="who runs the network")
-    tracker.add_argument("--device", help="cpu, cuda; with onnx the provider")
-    tracker.add_argument("--image-size", type=int, help="network input; 0: the weights' own")
-    tracker.add_argument("--text-bank", help="class names' embeddings")
+    tracker.add_argument("--params-file", type=Path, help="the node's YAML file")
+    add_tracker_options(tracker)
     tracker.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
         help="any other parameter of the node, such as lost_after=100; may be repeated",
     )  # fmt: skip
     made = parser.add_argument_group("output")
     made.add_argument("--namespace", default="/tracker", help="of the topics in the new bag")
-    made.add_argument("--storage", choices=("sqlite3", "mcap"), default="sqlite3")
-    made.add_argument(
-        "--compression",
-        choices=("none", "file", "message", "chunk"),
-        default="none",
-        help="of the new bag, with zstd: of the file, of every message, or (mcap) of chunks",
-    )
+    add_bag_options(made, compression="none")
     made.add_argument(
         "--times",
         choices=("stamp", "recorded"),
@@ -90,33 +76,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--overlay", help="video to write; {bag} stands for the bag's name")
     made.add_argument("--worst", type=int, default=6, help="pictures of the worst moments")
-    made.add_argument(
-        "--frames",
-        choices=("tracked", "davis", "sav", "all"),
-        default="tracked",
-        help="which frames count in scores, as in `sam2s eval`",
-    )
-    made.add_argument(
-        "--min-absence", type=int, default=5, help="absent frames before a return is judged"
-    )
+    add_score_options(made)
     work = parser.add_argument_group("work")
-    work.add_argument("--jobs", type=int, default=1, help="processes that share many bags")
-    work.add_argument("--shard", default="1/1", help="i/n: only the i-th of n shares of the bags")
+    add_work_options(work, "bags")
     work.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def _default_to_run(parser: argparse.ArgumentParser) -> None:
-    """Let `sam2s replay BAG …` mean `sam2s replay run BAG …`."""
-    parse = parser.parse_known_args
-
-    def parse_known_args(args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        words = list(sys.argv[1:] if args is None else args)
-        if words and words[0] not in (*ACTIONS, "-h", "--help"):
-            words.insert(0, "run")
-        return parse(words, namespace)
-
-    # argparse has no default subcommand; a parent hands its words to a child by this one method.
-    parser.parse_known_args = parse_known_args  # type: ignore[assignment]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -150,7 +113,7 @@ def _one(args: argparse.Namespace, settings: ReplaySettings) -> int:
 
         results = replay_bag(
             args.bag, args.out, settings,
-            command=_command(), overwrite=args.overwrite, progress=progress,
+            command=command_line(), overwrite=args.overwrite, progress=progress,
         )  # fmt: skip
     print(_tell(results))
     for problem in results["problems"]:
@@ -169,9 +132,9 @@ def _many(args: argparse.Namespace, settings: ReplaySettings) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     replay_all(
         tasks, settings, args.out, jobs=args.jobs, shard=Shard.parse(args.shard),
-        overwrite=args.overwrite, command=_command(), show_progress=not args.quiet,
+        overwrite=args.overwrite, command=command_line(), show_progress=not args.quiet,
     )  # fmt: skip
-    content = write_merged(args.out, tasks, _command(), args.frames, args.min_absence)
+    content = write_merged(args.out, tasks, command_line(), args.frames, args.min_absence)
     print(f"{len(content['bags'])} of {len(tasks)} bags are finished")
     for line in failed_names(content):
         print(f"failed: {line}", file=sys.stderr)
@@ -186,7 +149,7 @@ def _merge(args: argparse.Namespace) -> int:
 
     if not args.folder.is_dir() or not find_results(args.folder):
         raise ResultsError(f"{args.folder} holds no replays")
-    content = write_merged(args.folder, (), _command())
+    content = write_merged(args.folder, (), command_line())
     print(f"{len(content['bags'])} bags; report: {args.folder / REPORT}")
     return 0
 
@@ -207,14 +170,19 @@ def _compare(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> ReplaySettings:
     from sam2s_ros.replay.settings import Inputs, Outputs, ReplaySettings, node_settings
 
+    node = node_settings(args.params_file, _changes(args))
+    if args.device is not None:
+        node = node.changed({"provider" if node.runtime == "onnx" else "device": args.device})
+    if node.runtime == "onnx":
+        node = node.changed({"provider": available_provider(node.provider, args.allow_fallback)})
     return ReplaySettings(
-        node=node_settings(args.params_file, _changes(args)),
+        node=node,
         inputs=Inputs(
             topic=args.topic,
-            prompts=_text(args.prompts),
+            prompts=path_text(args.prompts),
             prompts_topic=args.prompts_topic,
             truth=args.truth,
-            classes=_text(args.classes),
+            classes=path_text(args.classes),
         ),
         outputs=Outputs(
             namespace=args.namespace,
@@ -242,10 +210,9 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
             raise ReplayError(f"--set {text}: expected NAME=VALUE, such as lost_after=100")
         changes[name] = yaml.safe_load(value)
     given = {
-        "model": args.model,
+        "model": args.weights,
         "memory": args.memory,
         "runtime": args.runtime,
-        "provider" if args.runtime == "onnx" else "device": args.device,
         "image_size": args.image_size,
         "text_bank": args.text_bank,
     }
@@ -271,11 +238,3 @@ def _tell(results: dict[str, Any]) -> str:
         + f"\n{results['input']['frames']} frames, {timing['frames_per_second']:.1f} a second; "
         f"{len(results['suspects'])} identity switches suspected"
     )
-
-
-def _command() -> str:
-    return shlex.join(["sam2s", *sys.argv[1:]])
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

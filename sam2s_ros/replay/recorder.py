@@ -47,6 +47,9 @@ class Recorder:
             bag.add_topic(self._prefix + name, kind, (qos(100 if name == "events" else 10),))
             self.counts[self._prefix + name] = 0
         self._vision = messages.vision_messages()
+        self._known: tuple[tuple[int, str], ...] | None = None  # what label_info said last
+        if self._vision:
+            self._add_vision_topics()
 
     def write(
         self, result: SessionResult, recorded_ns: int, removed: Sequence[SessionEvent] = ()
@@ -65,6 +68,20 @@ class Recorder:
         self._put("classes", messages.classes_message(result), time_ns)
         if self._vision:
             self._put("detections", messages.detections_message(result), time_ns)
+            self._put_label_info(result, time_ns)
+
+    def _add_vision_topics(self) -> None:
+        from vision_msgs.msg import Detection2DArray, LabelInfo
+
+        self._bag.add_topic(self._prefix + "detections", Detection2DArray)
+        self._bag.add_topic(self._prefix + "label_info", LabelInfo, (qos(1, latched=True),))
+
+    def _put_label_info(self, result: SessionResult, time_ns: int) -> None:
+        """Say what the label map's values stand for, when that changes."""
+        known = tuple((entry.label_value, entry.name) for entry in result.objects)
+        if known != self._known:
+            self._known = known
+            self._put("label_info", messages.label_info_message(result), time_ns)
 
     def _put(self, name: str, message: Any, time_ns: int) -> None:
         topic = self._prefix + name
