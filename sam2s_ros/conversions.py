@@ -30,7 +30,8 @@ from sam2s_ros.encodings import (
     encoding_of,
     high_bytes,
 )
-from sam2s_ros.rle import Mask, Runs, encode_mask
+from sam2s_ros.patch import Mask
+from sam2s_ros.rle import Runs, encode_mask
 
 __all__ = [
     "ENCODINGS",
@@ -42,6 +43,7 @@ __all__ = [
     "UndecodableImageError",
     "UnknownEncodingError",
     "compressed_to_rgb",
+    "empty_labels",
     "image_to_labels",
     "image_to_rgb",
     "labels_to_image",
@@ -139,17 +141,30 @@ def labels_to_image(labels: NDArray[np.uint8], header: Any = None) -> Image:
     return _image(labels, header, "mono8")
 
 
+def empty_labels(height: int, width: int, header: Any = None) -> tuple[Image, NDArray[np.uint8]]:
+    """Make a mono8 Image of zeros, and a view (H, W) of its bytes to draw a label map into."""
+    message = _described((height, width), width, header, "mono8")
+    message.data = array.array("B", [0]) * (height * width)
+    return message, np.frombuffer(message.data, np.uint8).reshape(height, width)
+
+
 def _image(pixels: NDArray[np.uint8], header: Any, encoding: str) -> Image:
-    message = Image()
-    if header is not None:
-        message.header = header
-    message.height, message.width = pixels.shape[:2]
-    message.encoding = encoding
-    message.is_bigendian = _LARGE_ENDIAN_MACHINE
-    message.step = pixels.nbytes // pixels.shape[0] if pixels.shape[0] else 0
+    step = pixels.nbytes // pixels.shape[0] if pixels.shape[0] else 0
+    message = _described(pixels.shape, step, header, encoding)
     # Assigning to `data` checks bytes or numpy value by value (1.5 s for 1920×1080); filling the
     # array that is already there copies once (0.3 ms).
     message.data.frombytes(np.ascontiguousarray(pixels).data.cast("B"))
+    return message
+
+
+def _described(shape: tuple[int, ...], step: int, header: Any, encoding: str) -> Image:
+    """Make an Image that lacks its bytes."""
+    message = Image(
+        height=shape[0], width=shape[1], encoding=encoding, step=step,
+        is_bigendian=int(_LARGE_ENDIAN_MACHINE),
+    )  # fmt: skip
+    if header is not None:
+        message.header = header
     return message
 
 

@@ -37,6 +37,7 @@ from sam2s_msgs.msg import Prompt as PromptMessage  # type: ignore[attr-defined]
 from sam2s_msgs.srv import SetTarget  # type: ignore[attr-defined]
 from sam2s_ros.compressed import JPEG_QUALITY, rgb_to_compressed
 from sam2s_ros.conversions import (
+    empty_labels,
     labels_to_image,
     mask_to_rle,
     rgb_to_image,
@@ -162,7 +163,11 @@ def classes_message(result: SessionResult, top_classes: int = TOP_CLASSES) -> In
 
 def label_map_message(result: SessionResult, labels: Labels | None = None) -> Image:
     """Make the mono8 image of `label_map`; `labels` is that map, if it is already made."""
-    return labels_to_image(label_map(result) if labels is None else labels, _header(result))
+    if labels is not None:
+        return labels_to_image(labels, _header(result))
+    message, empty = empty_labels(result.height, result.width, _header(result))
+    label_map(result, empty)
+    return message
 
 
 def event_message(event: SessionEvent) -> TrackEvent:

@@ -21,8 +21,8 @@ from sam2s_ros.session_types import SessionObject, SessionResult
 Picture = NDArray[np.uint8]
 
 
-def label_map(result: SessionResult) -> Labels:
-    """Draw the targets that are being tracked, uint8 (H, W).
+def label_map(result: SessionResult, labels: Labels | None = None) -> Labels:
+    """Draw the targets that are being tracked, uint8 (H, W); `labels` is an empty map, if any.
 
     Those that are occluded or lost are left out, whatever mask they have: a label map says nothing
     of states, so all that it shows must be trustworthy.
@@ -30,15 +30,16 @@ def label_map(result: SessionResult) -> Labels:
     layers = [
         Layer(
             entry.label_value,
-            entry.mask,
+            entry.patch,
             entry.area,
-            entry.box,
             partial(source_logits, result.result[entry.name]),
         )
         for entry in result.objects
         if entry.state is TrackState.TRACKING
     ]
-    return draw_labels(result.height, result.width, layers)
+    if labels is None:
+        labels = np.zeros((result.height, result.width), np.uint8)
+    return draw_labels(labels, layers)
 
 
 def overlay_picture(image: Picture, result: SessionResult, labels: Labels | None = None) -> Picture:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2s_model.errors import Sam2sError
+from sam2s_ros.patch import Mask, Patch
 
-Mask = NDArray[np.bool_]
+Numbers = NDArray[np.int64]
 
 MAX_PIXELS = 1 << 26  # of a mask that is decoded: 8192×8192; more is a damaged message
 
@@ -35,13 +36,15 @@ class Runs:
     counts: NDArray[np.uint32]
 
     @cached_property
-    def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each run of the mask begins and ends (exclusive), counted down the columns."""
+    def _spans(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """Column and row of each run's first pixel, then of its last."""
         places = np.cumsum(self.counts, dtype=np.int64)
         ends = places[1::2]
         begins = places[0::2][: ends.size]
         filled = ends > begins  # others may write runs of no length
-        return begins[filled], ends[filled]
+        if not filled.all():
+            begins, ends = begins[filled], ends[filled]
+        return (*np.divmod(begins, self.height), *np.divmod(ends - 1, self.height))
 
     @cached_property
     def area(self) -> int:
@@ -53,9 +56,7 @@ class Runs:
         """The mask's bounds x0, y0, x1, y1 in pixels, x1 and y1 exclusive; None if empty."""
         if not self.area:
             return None
-        begins, ends = self._edges
-        columns, tops = np.divmod(begins, self.height)
-        last_columns, bottoms = np.divmod(ends - 1, self.height)
+        columns, tops, last_columns, bottoms = self._spans
         x0, x1 = int(columns[0]), int(last_columns[-1]) + 1
         if np.any(columns != last_columns):  # a run that goes on at the next column's top
             return x0, 0, x1, self.height
@@ -66,23 +67,13 @@ class Runs:
         """Mean x, y of the mask's pixel centres; None if empty. Exact but for the last division."""
         if not self.area:
             return None
-        begins, ends = self._edges
-        x_sum = int((self._x_before(ends) - self._x_before(begins)).sum())
-        y_sum = int((self._y_before(ends) - self._y_before(begins)).sum())
-        return x_sum / self.area + 0.5, y_sum / self.area + 0.5
-
-    def _x_before(self, place: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sum of the column numbers of all pixels before each place."""
-        column, row = np.divmod(place, self.height)
-        total: NDArray[np.int64] = self.height * (column * (column - 1) // 2) + column * row
-        return total
-
-    def _y_before(self, place: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sum of the row numbers of all pixels before each place."""
-        column, row = np.divmod(place, self.height)
-        whole = self.height * (self.height - 1) // 2
-        total: NDArray[np.int64] = column * whole + row * (row - 1) // 2
-        return total
+        c, top, last, bottom = self._spans
+        # Sums over all pixels before the end of each run, less those before its beginning. Of the
+        # numbers before n the sum is n·(n-1)/2.
+        after, whole = bottom + 1, self.height * (self.height - 1)
+        x_sum = self.height * (last @ (last - 1) - c @ (c - 1)) // 2 + last @ after - c @ top
+        y_sum = (whole * (last - c).sum() + after @ bottom - top @ (top - 1)) // 2
+        return int(x_sum) / self.area + 0.5, int(y_sum) / self.area + 0.5
 
     def decode(self) -> Mask:
         """Make the mask, bool (H, W); refuse runs that do not add up to its size."""
@@ -106,19 +97,27 @@ class Runs:
 
 def encode_mask(mask: Mask) -> Runs:
     """Find the runs of a mask, bool (H, W)."""
-    height, width = mask.shape
-    columns = np.flatnonzero(mask.any(axis=0))
-    if not columns.size:
-        return Runs(height, width, np.array([mask.size], np.uint32))
-    # Only the columns that the mask touches are turned; OpenCV does it ten times as fast as numpy.
-    first, last = int(columns[0]), int(columns[-1]) + 1
-    pixels = cv2.transpose(mask.view(np.uint8)[:, first:last]).reshape(-1)
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + (first * height + 1)
-    edges = np.concatenate([
-        [0],
-        [first * height] * bool(pixels[0]),
-        changes,
-        [last * height] * bool(pixels[-1] and last < width),
-        [mask.size],
-    ])  # fmt: skip
-    return Runs(height, width, np.diff(edges).astype(np.uint32))
+    return encode_patch(Patch.of(mask))
+
+
+def encode_patch(patch: Patch) -> Runs:
+    """Find the runs of a mask of which only a part is given."""
+    height, pixels = patch.height, patch.height * patch.width
+    rows, columns = patch.pixels.shape
+    if not patch.pixels.size:
+        return Runs(height, patch.width, np.array([pixels], np.uint32))
+    # Turned, for runs go down the columns; OpenCV does it ten times as fast as numpy. A row below
+    # ends what reaches the rectangle's lower border, unless it goes on at the next column's top.
+    pitch = rows + (rows < height)
+    turned = np.zeros(columns * pitch + 2, np.uint8)  # one more on either side: all runs have ends
+    inside = turned[1:-1].reshape(columns, pitch)
+    cv2.transpose(patch.pixels.view(np.uint8), inside[:, :rows])
+    edges = np.flatnonzero(turned[1:] != turned[:-1])
+    if pitch > rows:
+        column, row = np.divmod(edges, pitch)
+        edges = column * height + row
+    edges += patch.x0 * height + patch.y0
+    if edges.size and edges[-1] == pixels:
+        edges = edges[:-1]
+    counts = np.diff(edges, prepend=0, append=pixels)
+    return Runs(height, patch.width, counts.astype(np.uint32))

@@ -21,7 +21,7 @@ from sam2s_ros.catch_up import CatchUp
 from sam2s_ros.class_names import UnknownClassError, checked_class
 from sam2s_ros.history import NANO, History, PastFrame
 from sam2s_ros.label_values import LabelValues
-from sam2s_ros.masks import source_mask
+from sam2s_ros.masks import source_patch
 from sam2s_ros.session_settings import SessionSettings, SessionSettingsError
 from sam2s_ros.session_types import (
     AcceptedPrompt,
@@ -315,10 +315,8 @@ class Session:
         correction = self._enter(request, past.stamp_ns)
         self._behind[name] = way
         value = self._standings[name].label_value
-        mask = source_mask(way.first)
-        reply = PromptReply(
-            True, "", value, int(np.count_nonzero(mask)), way.first.iou, past.stamp_ns
-        )
+        area = int(np.count_nonzero(source_patch(way.first).pixels))
+        reply = PromptReply(True, "", value, area, way.first.iou, past.stamp_ns)
         frame.replies.append((request, reply))
         frame.accepted.append(
             AcceptedPrompt(request, value, correction, past.stamp_ns, past.frame_id)
@@ -388,7 +386,7 @@ class Session:
                 class_name=standing.class_name,
                 class_confidence=standing.class_confidence,
                 class_scores=target.label_scores,
-                mask=source_mask(target),
+                drawn=source_patch(target),
             )
             objects.append(entry)
             if name in placed:

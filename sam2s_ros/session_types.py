@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sam2s_model import Prompt
 from sam2s_model.result import FrameResult, TrackState
-from sam2s_ros.rle import Runs, encode_mask
+from sam2s_ros.patch import Mask, Patch
+from sam2s_ros.rle import Runs, encode_patch
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
-Mask = NDArray[np.bool_]  # (H, W)
 
 
 class EventKind(Enum):
@@ -106,12 +106,22 @@ class SessionObject:
     class_name: str
     class_confidence: float
     class_scores: Mapping[str, float]  # of every class, smoothed; empty without a text bank
-    mask: Mask
+    drawn: Patch | Mask  # its mask, or the part of it that is not empty
+
+    @cached_property
+    def patch(self) -> Patch:
+        """The part of the mask that is not empty."""
+        return self.drawn if isinstance(self.drawn, Patch) else Patch.of(self.drawn)
+
+    @cached_property
+    def mask(self) -> Mask:
+        """The mask, bool (H, W)."""
+        return self.drawn.whole() if isinstance(self.drawn, Patch) else self.drawn
 
     @cached_property
     def runs(self) -> Runs:
         """The mask's runs, from which its area, box and centroid follow."""
-        return encode_mask(self.mask)
+        return encode_patch(self.patch)
 
     @property
     def area(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from sam2s_model.result import FrameResult, TargetResult, TrackState
+from sam2s_ros.masks import source_patch
 from sam2s_ros.session_types import SessionObject, SessionResult
 
 STAMP = 12 * 10**9 + 345
@@ -29,7 +30,7 @@ def session_object(
     return SessionObject(
         name=target.name, label_value=label_value, state=target.state, iou=target.iou,
         presence=target.presence, class_name=class_name, class_confidence=confidence,
-        class_scores=target.label_scores, mask=target.mask,
+        class_scores=target.label_scores, drawn=source_patch(target),
     )  # fmt: skip
 
 

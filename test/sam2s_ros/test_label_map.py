@@ -10,13 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam2s_ros.label_map import Layer, draw_labels
-from sam2s_ros.rle import encode_mask
+from sam2s_ros.patch import Patch
 
 
 def layer(value: int, logits: np.ndarray) -> Layer:
     mask = logits > 0
-    runs = encode_mask(mask)
-    return Layer(value, mask, runs.area, runs.box, lambda: logits)
+    return Layer(value, Patch.of(mask), int(mask.sum()), lambda y, x: logits[y, x])
+
+
+def draw(height: int, width: int, layers: list[Layer]) -> np.ndarray:
+    return draw_labels(np.zeros((height, width), np.uint8), layers)
 
 
 @settings(max_examples=150, deadline=None)
@@ -28,7 +31,7 @@ def test_each_pixel_goes_to_the_most_certain_target(seed, height, width, values,
     random = np.random.default_rng(seed)
     # Whole numbers, so that there are pixels of which several targets are equally certain.
     logits = [random.normal(shift, 2, (height, width)).round().astype(np.float32) for _ in values]
-    labels = draw_labels(height, width, list(map(layer, values, logits)))
+    labels = draw(height, width, list(map(layer, values, logits)))
     assert labels.dtype == np.uint8
     for y in range(height):
         for x in range(width):
@@ -42,7 +45,7 @@ def test_masks_that_do_not_overlap_are_drawn_as_they_are():
     right = np.zeros((6, 8), np.float32)
     right[2:6, 4:] = 2
     layers = [layer(3, left), layer(255, right), layer(9, np.zeros_like(left))]
-    assert np.array_equal(draw_labels(6, 8, layers), 3 * (left > 0) + 255 * (right > 0))
+    assert np.array_equal(draw(6, 8, layers), 3 * (left > 0) + 255 * (right > 0))
 
 
 @pytest.mark.serial
@@ -56,7 +59,7 @@ def test_cost_of_a_large_label_map(capsys):
         times = []
         for _ in range(20):
             begin = time.perf_counter()
-            draw_labels(1024, 1280, layers)
+            draw(1024, 1280, layers)
             times.append(time.perf_counter() - begin)
         costs[name] = 1e3 * float(np.median(times))
     with capsys.disabled():
