@@ -41,6 +41,7 @@ from sam2s_ros.dds import use_profile
 from sam2s_ros.deferred import Deferred, create_deferred_service
 from sam2s_ros.engine import make_tracker, warm_up
 from sam2s_ros.headers import nanoseconds
+from sam2s_ros.listener import Listener
 from sam2s_ros.live import Live, LiveSettings, Outcome, Sinks
 from sam2s_ros.messages import fill_reply, prompt_from_service, target_message
 from sam2s_ros.parameters import NodeSettings, change, declare
@@ -65,7 +66,7 @@ class TrackerNode(LifecycleNode):
         self.settings: NodeSettings = declare(self)
         self.live: Live | None = None
         self._autosave: Autosave | None = None
-        self._subscription: Any = None
+        self._images: Listener | None = None
         self._trouble = ""  # why configure failed, or what was wrong with the last image
         self._device = ""
         self._outputs = Publishers(self, lambda: self.settings.overlay_quality, self._warn)
@@ -110,10 +111,10 @@ class TrackerNode(LifecycleNode):
             history=HistoryPolicy.KEEP_LAST, depth=1,
             reliability=RELIABILITIES[self.settings.reliability],
         )  # fmt: skip
-        self._subscription = self.create_subscription(kind, topic, self._on_image, newest)
+        self._images = Listener(self, kind, topic, self._on_image, newest, self._warn)
         self.get_logger().info(
             f"configured: {self.settings.model} on {self._device}, "
-            f"images from {self._subscription.topic_name}"
+            f"images from {self._images.topic_name}"
         )
         return TransitionCallbackReturn.SUCCESS
 
@@ -172,9 +173,9 @@ class TrackerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _free(self) -> None:
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
+        images, self._images = self._images, None
+        if images is not None:
+            images.close()
         live, self.live = self.live, None
         autosave, self._autosave = self._autosave, None
         if live is not None:
@@ -193,7 +194,7 @@ class TrackerNode(LifecycleNode):
     # --- images ---------------------------------------------------------------------------
 
     def _on_image(self, message: Any) -> None:
-        """Swap the newest image in; all else is the worker's."""
+        """Swap the newest image in, in the listener's thread; all else is the worker's."""
         if self.live is not None:
             header = message.header
             self.live.offer(message, nanoseconds(header.stamp), header.frame_id)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -21,6 +21,7 @@ from sam2s_ros.bench.figures import Case, Receipt
 from sam2s_ros.client import RosClient
 from sam2s_ros.dds import with_profile
 from sam2s_ros.lifecycle import LifecycleClient, bring_up
+from sam2s_ros.listener import Listener
 from sam2s_ros.plan import NodePlan, Value
 from sam2s_ros.supervisor import NodeProcess, end_all
 
@@ -78,14 +79,17 @@ def measure(
         nonlocal maps
         maps += 1
 
-    with tempfile.TemporaryDirectory() as folder, RosClient("bench_receiver") as ros:
-        # A consumer takes both: what a result is, and where.
-        ros.node.create_subscription(
-            TrackedObjects, f"{plan.full_name}/objects", on_objects, QoSProfile(depth=50)
-        )
-        ros.node.create_subscription(
-            Image, f"{plan.full_name}/label_map", on_label_map, qos_profile_sensor_data
-        )
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        ros = stack.enter_context(RosClient("bench_receiver"))
+        # A consumer takes both: what a result is, and where. It listens as the node itself does, so
+        # that rclpy's executor is not counted as the node's.
+        for kind, name, take, qos in (
+            (TrackedObjects, "objects", on_objects, QoSProfile(depth=50)),
+            (Image, "label_map", on_label_map, qos_profile_sensor_data),
+        ):
+            listener = Listener(ros.node, kind, f"{plan.full_name}/{name}", take, qos, _complain)
+            stack.callback(listener.close)
         out = Path(folder) / "source.json"
         settings = {
             "width": case.width, "height": case.height, "targets": targets, "rate": case.rate,
@@ -108,6 +112,10 @@ def measure(
     if receipts and not maps:
         raise BenchError("objects arrived but no label map did")
     return stamps, receipts
+
+
+def _complain(trouble: str) -> None:
+    print(f"bench receiver: {trouble}", file=sys.stderr)
 
 
 def _receive(ros: RosClient, source: subprocess.Popen[bytes], streaming: float) -> None:

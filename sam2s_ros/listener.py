@@ -1,0 +1,108 @@
+"""A subscription with a thread of its own, for large messages that come many times a second.
+
+An executor of rclpy puts all that a node waits for together anew before each wait, which takes a
+lifecycle node with its twenty services a millisecond of Python. Here one subscription is waited
+for, so its messages neither cost that nor wait behind a service.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+
+NANO = 1_000_000_000
+LOOK = 0.25  # seconds after which the thread looks whether ROS was shut down
+CLOSE_SECONDS = 2.0  # for a callback that is running when the listener is closed
+
+
+class _LeftAlone(ReentrantCallbackGroup):
+    """Keeps the executor from the subscription, but not from its QoS events."""
+
+    def can_execute(self, entity: Any) -> Any:
+        return not isinstance(entity, Subscription)
+
+
+class Listener:
+    """Subscribes, and calls back from its thread until it is closed.
+
+    Args:
+        node: whose subscription it is.
+        kind: the type of the messages.
+        topic: their topic.
+        callback: takes a message.
+        qos: of the subscription.
+        trouble: is told when the callback has failed; the listener goes on.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile,
+        trouble: Callable[[str], None],
+    ) -> None:
+        self._node, self._callback, self._trouble = node, callback, trouble
+        self._subscription: Any = node.create_subscription(
+            kind, topic, callback, qos, callback_group=_LeftAlone()
+        )
+        self._context: Any = node.context
+        handle: Any = node.context.handle
+        with handle:
+            self._wake: Any = rclpy_implementation.GuardCondition(handle)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"listen {topic}", daemon=True)
+        self._thread.start()
+
+    @property
+    def topic_name(self) -> str:
+        """The topic's full name."""
+        return str(self._subscription.topic_name)
+
+    def close(self) -> None:
+        """Unsubscribe; nothing is called back after this."""
+        if self._closed:
+            return
+        self._closed = True
+        with self._wake:
+            self._wake.trigger_guard_condition()
+        self._thread.join(CLOSE_SECONDS)
+        self._node.destroy_subscription(self._subscription)
+        self._wake.destroy_when_not_in_use()
+
+    def _run(self) -> None:
+        try:
+            with self._subscription.handle, self._wake, self._context.handle:
+                self._listen()
+        except Exception as error:
+            # A signal shuts ROS down beside this thread, which may be in the middle of using it.
+            if self._context.ok() and not self._closed:
+                self._trouble(f"messages are no longer received: {error!r}")
+
+    def _listen(self) -> None:
+        source = self._subscription.handle
+        wait_set: Any = rclpy_implementation.WaitSet(1, 1, 0, 0, 0, 0, self._context.handle)
+        while not self._closed and self._context.ok():
+            wait_set.clear_entities()
+            wait_set.add_subscription(source)
+            wait_set.add_guard_condition(self._wake)
+            wait_set.wait(round(LOOK * NANO))
+            if self._closed or source.pointer not in wait_set.get_ready_entities("subscription"):
+                continue
+            taken = source.take_message(self._subscription.msg_type, False)
+            if taken is not None:
+                self._call(taken[0])
+
+    def _call(self, message: Any) -> None:
+        try:
+            self._callback(message)
+        except Exception as error:
+            self._trouble(f"a message could not be processed: {error!r}")
