@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sam2s_model.errors import Sam2sError
+from sam2s_ros.pace import Pace
 from sam2s_ros.session import (
     Arrival,
     PromptReply,
@@ -92,6 +93,7 @@ class _Image:
     stamp_ns: int
     frame_id: str
     arrived: float  # monotonic seconds
+    age: float | None  # seconds since its stamp when it arrived; None if that is unknown
 
 
 @dataclass
@@ -116,6 +118,7 @@ class Live:
         self._gate = StampGate(session.settings.jump_back)
         self._condition = threading.Condition()
         self._slot: _Image | None = None
+        self._pace = Pace()
         self._prompts: list[_Prompt] = []
         self._jobs: deque[Callable[[], None]] = deque()
         self._active = self._ended = self._stale = False
@@ -145,8 +148,11 @@ class Live:
         """When the last image came, in monotonic seconds; 0 before any."""
         return self._arrived
 
-    def offer(self, message: Any, stamp_ns: int, frame_id: str) -> None:
-        """Take an image if it is newer; one that still waits is given up for it."""
+    def offer(self, message: Any, stamp_ns: int, frame_id: str, age: float | None = None) -> None:
+        """Take an image if it is newer; one that still waits is given up for it.
+
+        `age` is what its stamp lies behind the clock that it was taken by, in seconds, if known.
+        """
         now = time.monotonic()
         with self._condition:
             if not self._active:
@@ -166,7 +172,8 @@ class Live:
                 return
             if self._slot is not None:
                 self.counts.replaced += 1
-            self._slot = _Image(message, stamp_ns, frame_id, now)
+            self._slot = _Image(message, stamp_ns, frame_id, now, age)
+            self._pace.note(now)
             self._condition.notify()
 
     def _within_rate(self, now: float) -> bool:
@@ -221,7 +228,7 @@ class Live:
             self.counts = Counts()
             self.times = Window()
             self._gate = StampGate(self._session.settings.jump_back)
-            self._slot, self._stale, self._due = None, False, 0.0
+            self._slot, self._pace, self._stale, self._due = None, Pace(), False, 0.0
             self._arrived = self._good = 0.0
             self._active = True
 
@@ -249,7 +256,9 @@ class Live:
                 self._condition.wait_for(self._anything, self._pause())
                 ended = self._ended
                 jobs, self._jobs = self._jobs, deque()
-                image, self._slot = self._slot, None
+                image = None
+                if not self._successor_due():
+                    image, self._slot = self._slot, None
             for job in jobs:
                 job()
             if ended:
@@ -264,7 +273,14 @@ class Live:
             self._watch()
 
     def _anything(self) -> bool:
-        return bool(self._slot is not None or self._jobs or self._ended)
+        ready = self._slot is not None and not self._successor_due()
+        return bool(ready or self._jobs or self._ended)
+
+    def _successor_due(self) -> float:
+        """Seconds for which the image in the slot is left there, for a newer one is on its way."""
+        if self._slot is None:
+            return 0.0
+        return self._pace.worth_waiting(self._slot.arrived, self._slot.age, time.monotonic())
 
     def _pause(self) -> float:
         """Seconds until something must be looked at even if nothing comes."""
@@ -272,6 +288,8 @@ class Live:
         times = [p.deadline - now for p in self._prompts]
         if self._active and self._arrived and not self._stale:
             times.append(self._arrived + self._settings.stale_after - now)
+        if self._slot is not None:
+            times.append(self._successor_due())
         return min(max(min(times, default=IDLE), 0.001), IDLE)
 
     def _guarded(self, image: _Image) -> None:

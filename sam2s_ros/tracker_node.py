@@ -40,7 +40,7 @@ from sam2s_ros.conversions import image_to_rgb
 from sam2s_ros.dds import use_profile
 from sam2s_ros.deferred import Deferred, create_deferred_service
 from sam2s_ros.engine import make_tracker, warm_up
-from sam2s_ros.headers import nanoseconds
+from sam2s_ros.headers import NANO, nanoseconds
 from sam2s_ros.listener import Listener
 from sam2s_ros.live import Live, LiveSettings, Outcome, Sinks
 from sam2s_ros.messages import fill_reply, prompt_from_service, target_message
@@ -197,7 +197,9 @@ class TrackerNode(LifecycleNode):
         """Swap the newest image in, in the listener's thread; all else is the worker's."""
         if self.live is not None:
             header = message.header
-            self.live.offer(message, nanoseconds(header.stamp), header.frame_id)
+            stamp_ns = nanoseconds(header.stamp)
+            age = (self.get_clock().now().nanoseconds - stamp_ns) / NANO
+            self.live.offer(message, stamp_ns, header.frame_id, age)
 
     def _publish(self, outcome: Outcome) -> None:
         live = self.live

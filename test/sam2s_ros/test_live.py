@@ -46,8 +46,8 @@ class Stage:
             raise message
         return message
 
-    def offer(self, n: int, message=None) -> None:
-        self.live.offer(FRAMES[n % 8] if message is None else message, stamp(n), FRAME_ID)
+    def offer(self, n: int, message=None, age: float | None = None) -> None:
+        self.live.offer(FRAMES[n % 8] if message is None else message, stamp(n), FRAME_ID, age)
 
     def prompt(self, request) -> None:
         self.live.prompt(request, lambda reply: self.replies.__setitem__(request, reply))
@@ -99,6 +99,25 @@ def test_the_newest_image_wins(stage) -> None:
     assert (counts.received, counts.tracked, counts.replaced, counts.skipped) == (6, 2, 4, 4)
     assert on.outcomes[1].wait > 0
     assert on.outcomes[1].inference > 0
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_an_image_that_has_become_old_waits_for_the_one_on_its_way(stage, ends) -> None:
+    on = stage()
+    interval, last = 0.4, 7
+    on.hold(0)
+    for n in range(1, last + 1):
+        time.sleep(interval)
+        on.offer(n, age=0.9 * interval)
+    time.sleep(0.3 * interval)  # the next one was taken by now
+    on.gate.set()
+    on.until(lambda: on.outcomes)
+    time.sleep(0.3 * interval)
+    assert len(on.outcomes) == 1
+    if not ends:
+        on.offer(last + 1, age=0.9 * interval)
+    on.until(lambda: len(on.outcomes) == 2)
+    assert on.outcomes[1].result.stamp_ns == stamp(last if ends else last + 1)
 
 
 def test_nothing_is_taken_while_inactive(stage) -> None:
