@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sam2s_model.classes import INSTRUMENTS, TISSUES, UNKNOWN
 from sam2s_model.errors import Sam2sError
+from sam2s_model.whole_file import whole_file
 
 if TYPE_CHECKING:
     from sam2s_model.textencoder import TextEncoder
@@ -121,10 +122,8 @@ class TextBank:
         path = Path(path)
         if path.suffix != ".npz":
             raise TextBankError(f"a text bank is saved as .npz; {path.name} must end so")
-        partial = path.with_name(path.name + ".part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with whole_file(path) as part, part.open("wb") as file:
                 np.savez(
                     file,
                     format=np.array(FORMAT),
@@ -135,7 +134,6 @@ class TextBank:
                     encoder=np.array(self.encoder),
                     templates=np.array(self.templates, dtype=np.str_),
                 )
-            partial.replace(path)
         except OSError as error:
             raise TextBankError(
                 f"{path} cannot be written ({error.strerror}); choose a folder you may write to"

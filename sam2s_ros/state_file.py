@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from sam2s_model.errors import Sam2sError
+from sam2s_model.whole_file import whole_file
 
 
 class StateFileError(Sam2sError):
@@ -21,16 +21,10 @@ class StateFileError(Sam2sError):
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state so that a crash at any moment leaves the former file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save({**state, "saved_at": time.time()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with whole_file(path, durable=True) as part:
+            torch.save({**state, "saved_at": time.time()}, part)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise StateFileError(
             f"the state could not be written to {path} ({error}); give a path in a folder that "
             "the node may write to"

@@ -152,12 +152,13 @@ def _merge(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from sam2s_model.evaluation.compare import compare_runs, comparison_markdown, load_results
+    from sam2s_model.whole_file import write_whole
 
     comparison = compare_runs(load_results(args.a), load_results(args.b), args.unit)
     text = comparison_markdown(comparison, str(args.a), str(args.b))
     print(text, end="")
     if args.out is not None:
-        args.out.write_text(text)
+        write_whole(args.out, text)
     return 0
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sam2s_model.errors import Sam2sError
+from sam2s_model.whole_file import write_whole
 
 FORMAT = "sam2s-eval-clip/1"
 
@@ -59,13 +59,13 @@ class ClipRecord:
 
     def save(self, path: Path) -> None:
         """Write the record; the file is whole or not there."""
-        write_atomically(path, json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False))
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False))
 
     @staticmethod
     def load(path: Path) -> ClipRecord:
         """Read a record."""
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("format") != FORMAT:
                 raise ValueError(f"not of format {FORMAT}")
             targets = [TargetSeries(**target) for target in content.pop("targets")]
@@ -74,18 +74,10 @@ class ClipRecord:
             raise RecordError(f"{path}: no readable clip record: {error}") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    part.replace(path)
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: no readable JSON: {error}") from error
     if not isinstance(content, dict):

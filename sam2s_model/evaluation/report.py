@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sam2s_model.errors import Sam2sError
 from sam2s_model.evaluation.plots import plot_clip
-from sam2s_model.evaluation.record import ClipRecord, write_atomically
+from sam2s_model.evaluation.record import ClipRecord
 from sam2s_model.evaluation.runner import RunFolder
 from sam2s_model.evaluation.scores import (
     FIGURES,
@@ -29,6 +29,7 @@ from sam2s_model.evaluation.sources import Clip, SourceError
 from sam2s_model.evaluation.worst import overlay_clip
 from sam2s_model.metrics import MIN_ABSENCE, FrameRule
 from sam2s_model.table import markdown_table
+from sam2s_model.whole_file import write_whole
 
 FORMAT = "sam2s-eval/1"
 SHARES = {"recovery_frames": False}  # figures that are not percentages
@@ -93,8 +94,8 @@ def write_report(
 
 
 def _write(folder: RunFolder, results: Mapping[str, Any], scores: Scores) -> None:
-    write_atomically(folder.root / "results.json", json.dumps(results, indent=1, allow_nan=False))
-    write_atomically(folder.root / "results.md", results_markdown(results, scores))
+    write_whole(folder.root / "results.json", json.dumps(results, indent=1, allow_nan=False))
+    write_whole(folder.root / "results.md", results_markdown(results, scores))
 
 
 def results_markdown(results: Mapping[str, Any], scores: Scores) -> str:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sam2s_model.errors import Sam2sError
-from sam2s_model.evaluation.record import ClipRecord, read_json, write_atomically
+from sam2s_model.evaluation.record import ClipRecord, read_json
 from sam2s_model.evaluation.report import ReportOptions, write_report
 from sam2s_model.evaluation.runner import RunFolder, Shard, run_clips
 from sam2s_model.evaluation.settings import Settings
 from sam2s_model.evaluation.sources import Clip, SourceError, find_clips
 from sam2s_model.video import AnnotatedSequence
+from sam2s_model.whole_file import write_whole
 
 RUN_FILE = "run.json"
 
@@ -90,7 +91,7 @@ def evaluate_sources(
 
 def write_run(folder: RunFolder, run: Mapping[str, Any]) -> None:
     """Write run.json."""
-    write_atomically(folder.root / RUN_FILE, json.dumps(run, indent=1))
+    write_whole(folder.root / RUN_FILE, json.dumps(run, indent=1))
 
 
 def describe_run(

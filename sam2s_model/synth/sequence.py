@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from sam2s_model.classes import TISSUES
 from sam2s_model.synth.errors import SceneError, SuiteError
 from sam2s_model.synth.scene import Shot, SurgicalScene
+from sam2s_model.whole_file import whole_file
 
 CACHE_VARIABLE = "SAM2S_CACHE"
 DEFAULT_CACHE = Path("~/.cache/sam2s")
@@ -97,7 +97,7 @@ class RenderedSequence:
         if self._folder is not None:
             # Colour and ids in one file of four channels: never one without the other.
             packed = np.dstack((shot.image, shot.masks))
-            _write_atomically(self._folder / f"{index:05d}.png", packed)
+            _write_png(self._folder / f"{index:05d}.png", packed)
         return index, shot.image, shot.masks
 
     def _read(self, index: int) -> tuple[int, NDArray[np.uint8], NDArray[np.uint8]] | None:
@@ -128,18 +128,14 @@ def first_targets(shot: Shot) -> tuple[int, ...]:
     return tuple(i for i in fitting if i not in tissues or i in largest)
 
 
-def _write_atomically(path: Path, packed: NDArray[np.uint8]) -> None:
-    """Write a PNG under a temporary name, then rename it: readers see all of it or nothing."""
+def _write_png(path: Path, packed: NDArray[np.uint8]) -> None:
     import cv2
 
     ok, data = cv2.imencode(".png", packed, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise SuiteError(f"{path} cannot be encoded as PNG")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.tobytes())
-        Path(temporary).replace(path)
+        with whole_file(path) as part:
+            part.write_bytes(data.tobytes())
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
         raise SuiteError(f"{path} cannot be written: {error.strerror}") from error

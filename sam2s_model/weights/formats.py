@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sam2s_model.weights.errors import CheckpointFormatError, WeightsError
 from sam2s_model.weights.pickles import load_tensors
+from sam2s_model.whole_file import whole_file
 
 FORMAT_NAME = "sam2s"
 FORMAT_VERSION = 1  # raised when older code could no longer read new files rightly
@@ -136,14 +137,9 @@ def save_weights(
         storages.add(tensors[name].untyped_storage().data_ptr())
     texts = {key: str(value) for key, value in metadata.items()}
     texts |= {"format": FORMAT_NAME, "format_version": str(FORMAT_VERSION)}
-    partial = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(tensors, partial, metadata=texts)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as part:
+            save_file(tensors, part, metadata=texts)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{path} cannot be written ({error}); choose a folder you may write to, with "

@@ -22,8 +22,8 @@ from typing import Any
 from tqdm import tqdm
 
 from sam2s_model.errors import Sam2sError
-from sam2s_model.evaluation.record import write_atomically
 from sam2s_model.evaluation.runner import Shard
+from sam2s_model.whole_file import write_whole
 from sam2s_ros.bags.files import find_bags
 from sam2s_ros.replay.errors import ReplayError
 from sam2s_ros.replay.runner import finished, replay_bag
@@ -113,7 +113,7 @@ def _write_failures(root: Path, mine: Sequence[Task], outcomes: Sequence[Outcome
     for task in mine:
         known.pop(task.name, None)
     known.update({o.task.name: o.failure for o in outcomes if o.failure})
-    write_atomically(root / FAILURES, json.dumps(dict(sorted(known.items())), indent=1))
+    write_whole(root / FAILURES, json.dumps(dict(sorted(known.items())), indent=1))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from sam2s_model.evaluation.record import write_atomically
 from sam2s_model.evaluation.report import figure_text
 from sam2s_model.evaluation.scores import FIGURES
 from sam2s_model.metrics import MIN_ABSENCE, FrameRule
+from sam2s_model.whole_file import write_whole
 from sam2s_ros.replay.batch import Task, failures
 from sam2s_ros.replay.page import Cell, bullets, card, facts, page, table, unbroken
 from sam2s_ros.replay.report import flat, percent
@@ -44,8 +44,8 @@ def write_merged(
     failed = failures(root)
     missing = [t.name for t in tasks if t.name not in folders and t.name not in failed]
     content = merge(folders, failed, missing, command, rule, min_absence)
-    write_atomically(root / RESULTS, to_json(content))
-    write_atomically(root / REPORT, _html(root, content))
+    write_whole(root / RESULTS, to_json(content))
+    write_whole(root / REPORT, _html(root, content))
     return content
 
 
