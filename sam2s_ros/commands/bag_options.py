@@ -9,12 +9,12 @@ STORAGES = ("sqlite3", "mcap")
 COMPRESSIONS = ("none", "file", "message", "chunk")
 
 
-def add_bag_options(group: Options, compression: str) -> None:
-    """Declare the form of a new bag; `compression` is the default one."""
+def add_bag_options(group: Options) -> None:
+    """Declare the form of a new bag."""
     group.add_argument("--storage", choices=STORAGES, default="sqlite3", help="of the new bag")
     group.add_argument(
         "--compression",
         choices=COMPRESSIONS,
-        default=compression,
+        default="message",
         help="of the new bag, with zstd: of the file, of every message, or (mcap) of chunks",
     )

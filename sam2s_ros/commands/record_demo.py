@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, default=512, help="pixels")
     parser.add_argument("--rate", type=float, default=25.0, help="frames a second")
     parser.add_argument("--raw", action="store_true", help="raw images instead of jpeg")
-    add_bag_options(parser, compression="message")
+    add_bag_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -67,7 +67,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     made = parser.add_argument_group("output")
     made.add_argument("--namespace", default="/tracker", help="of the topics in the new bag")
-    add_bag_options(made, compression="none")
+    add_bag_options(made)
     made.add_argument(
         "--times",
         choices=("stamp", "recorded"),
@@ -155,15 +155,15 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from sam2s_model.whole_file import write_whole
     from sam2s_ros.replay.compare import compare, versus_html, versus_markdown
 
     versus = compare(args.a, args.b)
     text = versus_markdown(versus)
     print(text, end="")
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         page = args.out.suffix.lower() in (".html", ".htm")
-        args.out.write_text(versus_html(versus) if page else text, encoding="utf-8")
+        write_whole(args.out, versus_html(versus) if page else text)
     return 0
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STATE_COLOURS = {"tracking": "#3aa876", "occluded": "#e6a817", "lost": "#cf4b3f"}
+VIEW_COLOURS = {"in view": "#4a5a6c", "out of view": "#c6ced8"}  # by the truth
 NONE_COLOUR = "#e8ebef"
 INK, MUTED, GRID, BLUE, VIOLET = "#1d2733", "#66717f", "#dfe4ea", "#2f6fde", "#8a4bd0"
 CLASS_COLOURS = ("#7aa6d8", "#c39bd3", "#8fc1a9", "#e0b58a", "#b5b2d9", "#d99aa5", "#9fc5c9")
@@ -31,21 +32,34 @@ class Axis(NamedTuple):
         return LEFT + (WIDTH - LEFT - RIGHT) * frame / max(1, self.frames)
 
 
-def timeline(target: dict[str, Any], axis: Axis, suspects: Sequence[dict[str, Any]]) -> str:
-    """Draw a target's life: prompts, states, class, IoU estimate and, where known, J."""
+def timeline(
+    target: dict[str, Any],
+    axis: Axis,
+    suspects: Sequence[dict[str, Any]],
+    truth: Sequence[tuple[str, int]] = (),
+) -> str:
+    """Draw a target's life: prompts, states, class, IoU estimate and, where known, J.
+
+    `truth` says whether it was really in view, as runs of frames from its first one on.
+    """
     rows: list[str] = [_marks(target, axis, suspects)]
     first = target["first_frame"]
     rows.append(_band("state", 26, 18, target["series"]["state"], first, axis, _state_colour))
+    top = 50
+    if truth:
+        rows.append(_band("truth", top, 8, truth, first, axis, _view_colour))
+        top += 14
     names = [name for name, _ in target["series"]["class"]]
     if any(name != "unknown" for name in names):
         shades = dict(
             zip(dict.fromkeys(n for n in names if n != "unknown"), CLASS_COLOURS * 9, strict=False)
         )
         rows.append(
-            _band("class", 50, 14, target["series"]["class"], first, axis,
+            _band("class", top, 14, target["series"]["class"], first, axis,
                   lambda name: shades.get(name, NONE_COLOUR), written=True)
         )  # fmt: skip
-    top, height = 74, 74
+        top += 20
+    top, height = top + 4, 74
     rows.append(_grid(top, height))
     rows.append(_curve(target["series"]["iou"], first, axis, top, height, BLUE))
     if target["series"].get("j"):
@@ -102,6 +116,10 @@ def ticks(low: float, high: float, wanted: int = 8) -> list[float]:
 
 def _state_colour(state: str) -> str:
     return STATE_COLOURS.get(state, NONE_COLOUR)
+
+
+def _view_colour(view: str) -> str:
+    return VIEW_COLOURS.get(view, NONE_COLOUR)
 
 
 def _marks(target: dict[str, Any], axis: Axis, suspects: Sequence[dict[str, Any]]) -> str:

@@ -23,6 +23,7 @@ from sam2s_ros.bags.reader import Bag, seconds
 from sam2s_ros.replay.actions import SLACK_NS, Action, Schedule
 from sam2s_ros.replay.errors import NoFramesError, NoPromptsError
 from sam2s_ros.replay.frames import Frame, FrameReader, frame_rate, image_topic
+from sam2s_ros.replay.journal import Journal
 from sam2s_ros.replay.moments import WorstMoments
 from sam2s_ros.replay.prompts_file import read_prompts
 from sam2s_ros.replay.recorded import prompts_topic, recorded_actions
@@ -32,10 +33,11 @@ from sam2s_ros.replay.results import BAG, FORMAT, REPORT, RESULTS, to_json
 from sam2s_ros.replay.scoring import Scorer, record_json, score_summary
 from sam2s_ros.replay.series import PromptMark
 from sam2s_ros.replay.settings import ReplaySettings, file_digest
+from sam2s_ros.replay.steps import Steps
 from sam2s_ros.replay.suspects import SuspectFinder
 from sam2s_ros.replay.tally import Tally
 from sam2s_ros.replay.truth import NO_TRUTH, FolderTruth, TopicTruth, Truth, truth_topic
-from sam2s_ros.session import PromptRequest, Session, SessionEvent, SessionResult
+from sam2s_ros.session import PromptRequest, Session, SessionResult
 
 PROMPTS_FILE = "prompts.yaml"  # beside the bag's metadata
 CLOCK_GAP_NS = 60_000_000_000  # between stamps and recording times, from which it is mentioned
@@ -52,14 +54,16 @@ def silent(done: int, total: int | None) -> None:
 class Passage:
     """One bag on its way through a session."""
 
-    def __init__(self, bag: Path, settings: ReplaySettings, tracker: StreamTracker) -> None:
+    def __init__(
+        self, bag: Path, settings: ReplaySettings, tracker: StreamTracker, journal: Journal
+    ) -> None:
         self.path, self.settings, self._tracker = bag, settings, tracker
+        self._steps = Steps(Session(tracker, settings.node.session_settings()), journal)
         self.name = bag_name(bag)
-        self.session = Session(tracker, settings.node.session_settings())
         self._tally = Tally()
         self._worst = WorstMoments(settings.outputs.worst)
         self._suspects = SuspectFinder(settings.suspects)
-        self._asked: dict[PromptRequest, Action] = {}
+        self._asked: dict[PromptRequest, Action] = {}  # in the order of being given
         self._shown: tuple[int, int] | None = None  # width, height of the overlay
 
     def run(self, folder: Path, command: str, progress: Progress = silent) -> dict[str, Any]:
@@ -117,8 +121,9 @@ class Passage:
             "suspects": [suspect.as_json() for suspect in self._suspects.found],
             "worst": self._worst.write(folder, self._tally.stamps[0]),
             "records": [record_json(record) for record in records],
-            **self._tally.as_json(time.monotonic() - begun),
+            **self._tally.as_json(time.monotonic() - begun + self._steps.seconds_before, fps),
         }
+        results["timing"]["resumed_at"] = self._steps.resumed_at
         (folder / RESULTS).write_text(to_json(results), encoding="utf-8")
         (folder / REPORT).write_text(report_html(results, folder), encoding="utf-8")
         return results
@@ -172,10 +177,14 @@ class Passage:
         if not tally.stamps and abs(frame.stamp_ns - frame.recorded_ns) > CLOCK_GAP_NS:
             self._mention_clocks(frame)
         due = schedule.due(frame.index, frame.stamp_ns)
-        removed = self._remove(due, scorer)
         prompts = {_request(a): a for a in due if a.prompt is not None}
         self._asked.update(prompts)
-        result = self.session.process(frame.stamp_ns, frame.frame_id, frame.image, list(prompts))
+        step = self._steps.take(frame, due, list(prompts))
+        result, removed = step.result, step.removed
+        tally.problems += step.problems
+        if scorer is not None:
+            for event in removed:
+                scorer.removed(event.target)
         self._replies(frame, result)
         for accepted in result.accepted:
             action = self._asked[accepted.request]
@@ -208,23 +217,6 @@ class Passage:
                 f"bag's recording times ({seconds(frame.recorded_ns)}); to play the new bag beside "
                 "this one, replay with --times recorded"
             )
-
-    def _remove(self, due: list[Action], scorer: Scorer | None) -> list[SessionEvent]:
-        events = []
-        for action in due:
-            if action.prompt is not None:
-                continue
-            known = [standing.name for standing in self.session.targets]
-            if action.name not in known:
-                self._tally.problems.append(
-                    f"{action.place}: '{action.name}' cannot be removed at {action.when}: it is "
-                    f"not tracked; targets: {', '.join(known) or 'none'}"
-                )
-                continue
-            events.append(self.session.remove(action.name))
-            if scorer is not None:
-                scorer.removed(action.name)
-        return events
 
     def _replies(self, frame: Frame, result: SessionResult) -> None:
         """Name the prompts that were refused, and those that came late."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,10 @@ def _timelines(results: Mapping[str, Any]) -> str:
     axis = charts.Axis(results["input"]["frames"], results["input"]["seconds"])
     keys = [(charts.STATE_COLOURS[state], state) for state in charts.STATE_COLOURS]
     keys += [(charts.NONE_COLOUR, "not there"), (charts.BLUE, "IoU estimate")]
-    if any("j" in target["series"] for target in results["targets"]):
+    truths = _in_view(results)
+    if truths:
         keys.append((charts.VIOLET, "J against the truth"))
+        keys += [(colour, f"{view} by the truth") for view, colour in charts.VIEW_COLOURS.items()]
     keys += [("", "▼ prompt"), ("", "▽ correction"), ("", "◆ suspected switch")]
     parts = []
     for target in results["targets"]:
@@ -190,8 +193,27 @@ def _timelines(results: Mapping[str, Any]) -> str:
             f'<span class="muted">{escape(target["summary"]["class"])}, label '
             f"{target['label_value']}, {covered} % tracked</span></h3>"
         )
-        parts.append(card(head + charts.timeline(target, axis, mine)))
+        truth = truths.get((target["name"], first), ())
+        parts.append(card(head + charts.timeline(target, axis, mine, truth)))
     return legend(keys) + "".join(parts)
+
+
+def _in_view(results: Mapping[str, Any]) -> dict[tuple[str, int], list[tuple[str, int]]]:
+    """Say by target and first frame when it was really in view, as runs of frames."""
+    found = {}
+    last = {(t["name"], t["first_frame"]): t["last_frame"] for t in results["targets"]}
+    for record in results["records"]:
+        for series in record["targets"]:
+            key = (series["name"], series["prompt_frame"])
+            if key not in last:
+                continue
+            areas = dict(zip(record["annotated"], series["area"], strict=True))
+            views = [
+                "unknown" if frame not in areas else "in view" if areas[frame] else "out of view"
+                for frame in range(key[1], last[key] + 1)
+            ]
+            found[key] = [(view, len(list(run))) for view, run in groupby(views)]
+    return found
 
 
 def _worst(results: Mapping[str, Any], folder: Path) -> str:
@@ -233,10 +255,22 @@ def _latency(results: Mapping[str, Any]) -> str:
     return (
         f"{chart}<p>{latency['steps']} frames without a prompt; mean {latency['mean']:.1f} ms "
         f"({stages}). The whole replay took {timing['seconds']:.0f} s, "
-        f"{timing['frames_per_second']:.1f} frames a second.</p>"
+        f"{timing['frames_per_second']:.1f} frames a second.{_late(results)}</p>"
         f'<p class="muted">{escape(timing["host"]["cpu"])}, {timing["host"]["cores"]} cores, '
         f"{escape(_device(results))}; tracker only, "
         "without reading and writing the bag.</p>"
+    )
+
+
+def _late(results: Mapping[str, Any]) -> str:
+    share, fps = results["timing"]["late"], results["input"]["fps"]
+    if share is None:
+        return ""
+    return (
+        f" {percent(share)} % of the frames took longer than the {1e3 / fps:.1f} ms between two "
+        "images, so a live node would have skipped images."
+        if share
+        else f" Every frame took less than the {1e3 / fps:.1f} ms between two images."
     )
 
 
@@ -266,17 +300,32 @@ def _more(rows: Sequence[Any]) -> str:
 
 
 def _settings(results: Mapping[str, Any]) -> str:
-    rows = [["command", Cell(f"<code>{escape(results.get('command', ''))}</code>")]]
-    rows += [["settings' key", Cell(f"<code>{escape(results['key'])}</code>")]]
-    for part, values in results["settings"].items():
-        rows += [[f"{part} {name}", _code(value)] for name, value in flat(values)]
+    tracker = results["settings"]["tracker"]
+    rows = [
+        ["command", _code(results.get("command", ""))],
+        ["weights", _code(f"{tracker['model']}, SHA-256 {tracker['weights_sha256']}…")],
+        ["memory", _code(tracker["memory"])],
+        ["runtime", _code(_device(results))],
+    ]
+    for part in ("prompts", "truth"):
+        values = flat(results["settings"][part] or {})
+        rows.append([part, _code(", ".join(f"{name} {value}" for name, value in values) or None)])
     rows += [
         ["images, SHA-256", _code(results["input"]["images_sha256"])],
         ["results, SHA-256", _code(results["output"]["messages_sha256"])],
+        ["settings' key", _code(results["key"])],
     ]
-    rows += [[f"version of {name}", _code(value)] for name, value in results["versions"].items()]
-    rows += [[f"messages on {t}", n] for t, n in results["output"]["topics"].items()]
-    return table(["", ""], rows)
+    every = [
+        [f"{part} {name}", _code(value)]
+        for part, values in results["settings"].items()
+        for name, value in flat(values)
+    ]
+    every += [[f"version of {name}", _code(value)] for name, value in results["versions"].items()]
+    every += [[f"messages on {t}", n] for t, n in results["output"]["topics"].items()]
+    more = (
+        f"<details><summary>all {len(every)} settings</summary>{table(['', ''], every)}</details>"
+    )
+    return table(["", ""], rows) + more
 
 
 def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -66,9 +66,12 @@ def summarise_tracks(targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def timing(
     step_ms: Sequence[float], stages: Mapping[str, float], seconds: float, frames: int,
-    machine: Mapping[str, Any],
+    machine: Mapping[str, Any], fps: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Sum up how long it took: the one part of the results that differs from run to run."""
+    """Sum up how long it took: the one part of the results that differs from run to run.
+
+    `fps` is the images' own rate, which a live node would have to keep up with.
+    """
     steps = np.array(step_ms, np.float64)
     figures = latency([float(v) for v in steps])._asdict()
     edges, counts = [0.0, 1.0], [0]
@@ -82,6 +85,7 @@ def timing(
         "latency_ms": {k: (v if v == v else None) for k, v in figures.items()},
         "histogram": {"edges": edges, "counts": counts},
         "stages_ms": {name: round(value, 3) for name, value in stages.items()},
+        "late": round(float((steps > 1e3 / fps).mean()), 4) if fps and steps.size else None,
         "seconds": round(seconds, 3),
         "frames_per_second": round(frames / seconds, 3) if seconds else 0.0,
         "host": dict(machine),

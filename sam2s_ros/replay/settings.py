@@ -50,7 +50,8 @@ class Outputs:
 
     namespace: str = "/tracker"  # of the topics in the new bag
     storage: Storage = "sqlite3"
-    compression: Compression = "none"
+    # Label maps shrink to a hundredth, and `ros2 bag play` undoes it on the fly.
+    compression: Compression = "message"
     times: str = "stamp"  # of the new messages: the images' stamps, or when they were "recorded"
     overlay: str | None = None  # a video's path, {bag} stands for the bag's name
     worst: int = 6  # pictures of the worst moments

@@ -60,8 +60,8 @@ class Tally:
             "seconds": max(0, self.stamps[-1] - self.stamps[0]) / 1e9,
         }
 
-    def as_json(self, seconds: float) -> dict[str, Any]:
-        """Give plain JSON values; `seconds` is how long it all took."""
+    def as_json(self, seconds: float, fps: float | None) -> dict[str, Any]:
+        """Give plain JSON values; `seconds` is how long it all took, `fps` the images' rate."""
         targets = [track.as_json() for track in self.tracks.all]
         steps = len(self.step_ms)
         stages = {name: total / steps for name, total in self.stages_ms.items()}
@@ -72,5 +72,5 @@ class Tally:
             "problems": list(dict.fromkeys(self.problems)),
             "stamps_ns": self.stamps,
             "versions": versions(),
-            "timing": timing(self.step_ms, stages, seconds, len(self.stamps), host(1)),
+            "timing": timing(self.step_ms, stages, seconds, len(self.stamps), host(1), fps),
         }
