@@ -26,7 +26,7 @@ from sam2s_model.errors import Sam2sError
 from sam2s_msgs.msg import TrackedObjects  # type: ignore[attr-defined]  # made by colcon
 from sam2s_ros.dds import use_profile
 from sam2s_ros.endoscope_frames import Frame, FramesAhead, Packer, Schedule
-from sam2s_ros.endoscope_settings import RELIABILITIES, declare
+from sam2s_ros.endoscope_settings import declare
 from sam2s_ros.endoscope_sources import (
     EndoscopeError,
     SimulatedSource,
@@ -37,6 +37,7 @@ from sam2s_ros.endoscope_sources import (
 from sam2s_ros.ground_truth import nominal_camera
 from sam2s_ros.headers import NANO, time_message
 from sam2s_ros.image_plane import ImagePlane
+from sam2s_ros.settings import RELIABILITIES
 
 WARN_EVERY = 10.0  # seconds between warnings that the machine is too slow
 SAY_EVERY = 5.0  # seconds between reports of how far prerendering is

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterException
 from rclpy.node import Node
-from rclpy.qos import ReliabilityPolicy
 
 from sam2s_ros.compressed import JPEG_QUALITY
 from sam2s_ros.conversions import OUTPUT_ENCODINGS
-from sam2s_ros.endoscope_sources import SIDES, EndoscopeError
+from sam2s_ros.endoscope_sources import SIDES
+from sam2s_ros.settings import RELIABILITIES, Setting, declare_all
 
-RELIABILITIES = {
-    "best_effort": ReliabilityPolicy.BEST_EFFORT,
-    "reliable": ReliabilityPolicy.RELIABLE,
-}
 TRANSPORTS = ("raw", "compressed", "both")
-
-
-class Setting(NamedTuple):
-    """One parameter."""
-
-    name: str
-    default: Any
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    live: bool = False  # may change while the node runs
 
 
 SETTINGS = (
@@ -78,46 +60,4 @@ SETTINGS = (
 
 def declare(node: Node) -> dict[str, Any]:
     """Declare every parameter and return the values, or say which one cannot be."""
-    values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        try:
-            value = node.declare_parameter(
-                setting.name, setting.default, _descriptor(setting)
-            ).value
-        except ParameterException as error:
-            hint = " (write 10.0, not 10)" if isinstance(setting.default, float) else ""
-            raise EndoscopeError(
-                f"the parameter '{setting.name}' was refused: {_expected(setting)}{hint} [{error}]"
-            ) from error
-        if setting.choices and value not in setting.choices:
-            raise EndoscopeError(
-                f"the parameter '{setting.name}' is '{value}'; {_expected(setting)}"
-            )
-        values[setting.name] = value
-    return values
-
-
-def _descriptor(setting: Setting) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(
-        description=setting.description,
-        read_only=not setting.live,
-        additional_constraints=_expected(setting) if setting.choices else "",
-    )
-    if setting.low is not None and setting.high is not None:
-        if isinstance(setting.default, int):
-            bounds = IntegerRange(from_value=int(setting.low), to_value=int(setting.high), step=1)
-            descriptor.integer_range = [bounds]
-        else:
-            limits = FloatingPointRange(from_value=setting.low, to_value=setting.high)
-            descriptor.floating_point_range = [limits]
-    return descriptor
-
-
-def _expected(setting: Setting) -> str:
-    if setting.choices:
-        return f"it must be one of {', '.join(setting.choices)}"
-    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    wanted = f"it must be {kind[type(setting.default)]}"
-    if setting.low is not None:
-        wanted += f" in {setting.low:g}…{setting.high:g}"
-    return wanted
+    return declare_all(node, SETTINGS)

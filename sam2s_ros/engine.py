@@ -51,7 +51,8 @@ def make_tracker(settings: NodeSettings) -> StreamTracker:
         if settings.runtime == "onnx":
             return StreamTracker(
                 settings.model, runtime="onnx", provider=settings.provider,
-                onnx=OnnxOptions(threads=threads), **options,
+                allow_fallback=settings.allow_fallback, onnx=OnnxOptions(threads=threads),
+                **options,
             )  # fmt: skip
         model = load_model(settings.model, image_size=settings.image_size or None)
         return StreamTracker(
@@ -61,6 +62,12 @@ def make_tracker(settings: NodeSettings) -> StreamTracker:
         raise
     except Exception as error:  # of drivers, of files that look right; the node must live
         raise EngineError(f"'{settings.model}' could not be loaded: {error}") from error
+
+
+def place(tracker: StreamTracker) -> str:
+    """Say where a tracker's network runs: a device of torch's, or a provider of ONNX Runtime's."""
+    provider = getattr(tracker.runtime, "provider", None)
+    return f"ONNX Runtime {provider}" if provider else str(tracker.runtime.device)
 
 
 def warm_up(tracker: StreamTracker) -> None:

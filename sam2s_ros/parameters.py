@@ -4,39 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
-from rclpy.exceptions import ParameterException
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from sam2s_model.config import MEMORY_POLICIES, MemorySettings, TrackSettings
 from sam2s_model.errors import Sam2sError
 from sam2s_ros.session_settings import SessionSettings
+from sam2s_ros.settings import ParameterError, Setting, declare_all, expected
+
+__all__ = [
+    "SETTINGS",
+    "NodeSettings",
+    "ParameterError",
+    "Setting",
+    "change",
+    "declare",
+    "expected",
+]
 
 _SESSION, _TRACK, _MEMORY = SessionSettings(), TrackSettings(), MemorySettings()
-
-
-class ParameterError(Sam2sError):
-    """A parameter, or a set of them, that the node cannot work with."""
-
-
-class Setting(NamedTuple):
-    """One parameter."""
-
-    name: str
-    default: Any
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    live: bool = False  # may change while the node runs
 
 
 # config/tracker.yaml shows the same list with the same defaults.
@@ -53,6 +42,10 @@ SETTINGS = (
     Setting("precision", "fp32", "runtime torch: of the network", choices=("fp32", "bf16")),
     Setting(
         "provider", "cpu", "runtime onnx: where it runs", choices=("cpu", "cuda", "tensorrt")
+    ),
+    Setting(
+        "allow_fallback", False,
+        "runtime onnx: run on the CPU, with a warning, where the provider is missing",
     ),
     Setting("threads", 0, "processor cores for the network; 0: chosen by the machine", 0, 256),
     # --- memory
@@ -153,6 +146,18 @@ SETTINGS = (
 )  # fmt: skip
 
 
+# What one runtime alone heeds, and what to do about it with the other.
+ONLY_TORCH = {
+    "image_size": "choose it with `sam2s export --image-size`",
+    "device": "choose a provider",
+    "precision": "choose it with `sam2s export --precision`",
+}
+ONLY_ONNX = {
+    "provider": "choose a device, or runtime onnx",
+    "allow_fallback": "leave it, or choose runtime onnx",
+}
+
+
 @dataclass(frozen=True)
 class NodeSettings:
     """The values of all parameters; a set that contradicts itself cannot be made."""
@@ -164,6 +169,7 @@ class NodeSettings:
     device: str
     precision: str
     provider: str
+    allow_fallback: bool
     threads: int
     memory: str
     memory_iou: float
@@ -196,17 +202,26 @@ class NodeSettings:
 
     def __post_init__(self) -> None:
         for setting in SETTINGS:
-            value = getattr(self, setting.name)
-            if setting.choices and value not in setting.choices:
-                raise ParameterError(
-                    f"the parameter '{setting.name}' is '{value}'; {expected(setting)}"
-                )
+            setting.check(getattr(self, setting.name))
         if not self.model:
             raise ParameterError("the parameter 'model' is empty; name weights, for example 'nano'")
+        self._check_runtime()
         # Made here so that they refuse what does not go together.
         self.session_settings()
         self.track_settings()
         self.memory_settings()
+
+    def _check_runtime(self) -> None:
+        """Refuse what the other runtime would take, for this one would not heed it."""
+        others = ONLY_TORCH if self.runtime == "onnx" else ONLY_ONNX
+        defaults = {setting.name: setting.default for setting in SETTINGS}
+        for name, instead in others.items():
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise ParameterError(
+                    f"the parameter '{name}' is '{value}', but the runtime is '{self.runtime}': "
+                    f"{instead}"
+                )
 
     def session_settings(self) -> SessionSettings:
         """What the session wants to know."""
@@ -251,17 +266,7 @@ class NodeSettings:
 
 def declare(node: Node) -> NodeSettings:
     """Declare every parameter and give the values, or say which one cannot be."""
-    values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        try:
-            parameter = node.declare_parameter(setting.name, setting.default, _descriptor(setting))
-        except ParameterException as error:
-            hint = " (write 10.0, not 10)" if isinstance(setting.default, float) else ""
-            raise ParameterError(
-                f"the parameter '{setting.name}' was refused: {expected(setting)}{hint} [{error}]"
-            ) from error
-        values[setting.name] = parameter.value
-    return NodeSettings(**values)
+    return NodeSettings(**declare_all(node, SETTINGS))
 
 
 def change(
@@ -274,30 +279,3 @@ def change(
         return settings.changed(changes), SetParametersResult(successful=True)
     except Sam2sError as error:
         return settings, SetParametersResult(successful=False, reason=str(error))
-
-
-def expected(setting: Setting) -> str:
-    """Say what a parameter may be."""
-    if setting.choices:
-        return f"it must be one of {', '.join(setting.choices)}"
-    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    wanted = f"it must be {kind[type(setting.default)]}"
-    if setting.low is not None:
-        wanted += f" in {setting.low:g}…{setting.high:g}"
-    return wanted
-
-
-def _descriptor(setting: Setting) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(
-        description=setting.description,
-        read_only=not setting.live,
-        additional_constraints=expected(setting) if setting.choices else "",
-    )
-    if setting.low is not None and setting.high is not None:
-        if isinstance(setting.default, int):
-            bounds = IntegerRange(from_value=int(setting.low), to_value=int(setting.high), step=1)
-            descriptor.integer_range = [bounds]
-        else:
-            limits = FloatingPointRange(from_value=setting.low, to_value=setting.high)
-            descriptor.floating_point_range = [limits]
-    return descriptor

@@ -22,7 +22,7 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2s_model.errors import Sam2sError
@@ -39,7 +39,7 @@ from sam2s_ros.autosave import Autosave, resume
 from sam2s_ros.conversions import image_to_rgb
 from sam2s_ros.dds import use_profile
 from sam2s_ros.deferred import Deferred, create_deferred_service
-from sam2s_ros.engine import make_tracker, warm_up
+from sam2s_ros.engine import make_tracker, place, warm_up
 from sam2s_ros.headers import NANO, nanoseconds
 from sam2s_ros.listener import Listener
 from sam2s_ros.live import Live, LiveSettings, Outcome, Sinks
@@ -47,12 +47,9 @@ from sam2s_ros.messages import fill_reply, prompt_from_service, target_message
 from sam2s_ros.parameters import NodeSettings, change, declare
 from sam2s_ros.publishers import Publishers
 from sam2s_ros.session import PromptReply, Session
+from sam2s_ros.settings import RELIABILITIES
 from sam2s_ros.state_file import StateFileError, read_state, write_state
 
-RELIABILITIES = {
-    "best_effort": ReliabilityPolicy.BEST_EFFORT,
-    "reliable": ReliabilityPolicy.RELIABLE,
-}
 WARN_EVERY = 5.0  # seconds between warnings about images
 STOP_SECONDS = 1.0  # for the frame that is being computed when the node ends
 NOT_CONFIGURED = "the node is not configured: configure and activate it first"
@@ -68,7 +65,7 @@ class TrackerNode(LifecycleNode):
         self._autosave: Autosave | None = None
         self._images: Listener | None = None
         self._trouble = ""  # why configure failed, or what was wrong with the last image
-        self._device = ""
+        self._place = ""  # where the network runs
         self._outputs = Publishers(self, lambda: self.settings.overlay_quality, self._warn)
         self._diagnostics: Any = self.create_publisher(
             DiagnosticArray, "/diagnostics", QoSProfile(depth=10)
@@ -113,7 +110,7 @@ class TrackerNode(LifecycleNode):
         )  # fmt: skip
         self._images = Listener(self, kind, topic, self._on_image, newest, self._warn)
         self.get_logger().info(
-            f"configured: {self.settings.model} on {self._device}, "
+            f"configured: {self.settings.model} on {self._place}, "
             f"images from {self._images.topic_name}"
         )
         return TransitionCallbackReturn.SUCCESS
@@ -124,7 +121,12 @@ class TrackerNode(LifecycleNode):
             tracker = make_tracker(self.settings)
             warm_up(tracker)
             session = Session(tracker, self.settings.session_settings())
-            self._device = str(tracker.runtime.device)
+            self._place = place(tracker)
+            wanted = self.settings.provider
+            if self.settings.runtime == "onnx" and not self._place.endswith(wanted):
+                self.get_logger().warning(
+                    f"the provider '{wanted}' is not available here; tracking on {self._place}"
+                )
             if self.settings.autosave_path:
                 path = _path(self.settings.autosave_path)
                 said = resume(session, path, self.settings.autosave_max_age)
@@ -352,7 +354,7 @@ class TrackerNode(LifecycleNode):
             statuses = [
                 diagnostics.stream_status(name, live, self._trouble),
                 diagnostics.targets_status(name, live.standings),
-                diagnostics.machine_status(name, self.settings.model, self._device),
+                diagnostics.machine_status(name, self.settings.model, self._place),
             ]
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.array(stamp, statuses))

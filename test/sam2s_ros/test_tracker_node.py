@@ -541,6 +541,10 @@ def test_parameters_change_together_or_not_at_all(active) -> None:
         ({"iou_low": 0.9}, "iou_low <= iou_high"),
         ({"memory": "elephant"}, "one of sam2, divemem, efp"),
         ({"model": ""}, "'model' is empty"),
+        ({"runtime": "onnx", "device": "cuda"}, "the runtime is 'onnx': choose a provider"),
+        ({"runtime": "onnx", "image_size": 256}, "sam2s export --image-size"),
+        ({"provider": "cuda"}, "the runtime is 'torch': choose a device, or runtime onnx"),
+        ({"allow_fallback": True}, "'allow_fallback' is 'True', but the runtime is 'torch'"),
     ],
 )
 def test_wrong_parameters_are_refused_with_a_sentence(ros_context, parameters, reason) -> None:
