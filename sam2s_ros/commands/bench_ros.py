@@ -23,7 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="measured, of each stream")
     parser.add_argument("--warmup", type=float, default=5.0, help="seconds of stream before")
     parser.add_argument("--targets", type=int, default=2, help="instruments that are tracked")
-    parser.add_argument("--model", default="nano", help="weights; random ones if not on disk")
+    parser.add_argument(
+        "--model", default="nano",
+        help="weights; random ones if not on disk; for runtime onnx also a folder of graphs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--runtime", choices=("torch", "onnx"), help="who executes the network [the parameters']"
+    )
+    parser.add_argument("--threads", type=int, help="cores for the network [the parameters']")
     parser.add_argument("--params-file", help="parameters of the node [the shipped ones]")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
 
@@ -35,19 +42,26 @@ def run(args: argparse.Namespace) -> int:
 
     from sam2s_model.table import markdown_table
     from sam2s_ros.bench import figures, session
-    from sam2s_ros.shipped import node_weights
+    from sam2s_ros.shipped import node_graphs, node_weights
     from sam2s_ros.supervisor import interrupt_on_sigterm
 
     cases = _cases(args.cases)
     if args.seconds <= 0 or args.warmup < 0:
         raise BenchArgumentError("--seconds must be above 0 and --warmup at least 0")
     params_file = args.params_file or str(shared_file("config", "tracker.yaml"))
+    parameters: dict[str, str | int] = {}
+    if args.runtime is not None:
+        parameters["runtime"] = args.runtime
+    if args.threads is not None:
+        parameters["threads"] = args.threads
     interrupt_on_sigterm()  # or `timeout` would leave the node behind
     rows, known = [], {}
     with tempfile.TemporaryDirectory() as folder:
         model, trained = node_weights(Path(folder), args.model)
+        if args.runtime == "onnx":
+            model = node_graphs(Path(folder), model)
         for case in (case for case in figures.CASES if case.name in cases):
-            with session.tracker(params_file, {"model": model}) as plan:
+            with session.tracker(params_file, {**parameters, "model": model}) as plan:
                 stamps, receipts = session.measure(
                     case, args.seconds, args.warmup, args.targets, plan
                 )
@@ -56,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
             known[case.name] = counted.as_json()
             print(f"{case.name}: {counted.breakdown()}", flush=True)
     weights = f"{args.model} weights" if trained else f"random {args.model} weights"
-    print(f"\n{weights}, {args.targets} targets, {args.seconds:g} s after {args.warmup:g} s\n")
+    chosen = "".join(f", {name} {value}" for name, value in parameters.items())
+    print(
+        f"\n{weights}{chosen}, {args.targets} targets, {args.seconds:g} s after {args.warmup:g} s\n"
+    )
     print(markdown_table(["stream", "figure", "goal", "measured", "verdict"], rows))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -84,3 +85,17 @@ def test_a_missing_provider_fails_unless_the_cpu_will_do(start, allowed) -> None
 
     assert rig.until(told)[-1].endswith("ONNX Runtime cpu") is allowed
     assert rig.state() == ("inactive" if allowed else "unconfigured")
+
+
+def test_the_bench_times_exported_graphs(ros_process, tmp_path) -> None:
+    import exports
+
+    process = ros_process(
+        "sam2s_model.cli", "bench", "ros", "--cases", "640x512", "--seconds", "3", "--warmup", "1",
+        "--runtime", "onnx", "--model", str(exports.exported()[0]), "--threads", "1",
+        "--json", str(tmp_path / "figures.json"),
+    )  # fmt: skip
+    assert process.wait(180.0) in (0, 1), process.output()
+    known = json.loads((tmp_path / "figures.json").read_text())["640x512"]
+    assert 0 < known["results"] <= known["published"]
+    assert "weights, runtime onnx, threads 1, 2 targets" in process.output()
