@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from session_streams import stream
@@ -243,6 +245,23 @@ def test_signals_end_the_process_cleanly_within_two_seconds(
     assert "Traceback" not in child.output()
     if busy:
         assert [*read_state(state)["standings"]] == ["a"]
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.1, 1.5])  # while weights load; while the network warms up
+def test_signals_end_a_process_that_is_being_configured(process, rig, number, after) -> None:
+    child = process(image_size=1024)  # its first frames take long
+    assert rig.state() == "unconfigured"
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    answer = rig.ask(ChangeState, "change_state", request)
+    time.sleep(after)
+    assert not answer.done()
+    begin = time.monotonic()
+    child.signal(number)
+    assert child.wait(10.0) == 0
+    assert time.monotonic() - begin <= 2.0
+    assert "Traceback" not in child.output()
 
 
 def test_a_wrong_parameter_ends_the_process_with_a_sentence(process) -> None:
