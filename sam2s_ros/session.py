@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,14 @@ from sam2s_ros.class_names import UnknownClassError, checked_class
 from sam2s_ros.history import NANO, History, PastFrame
 from sam2s_ros.label_values import LabelValues
 from sam2s_ros.masks import source_patch
+from sam2s_ros.session_frame import Frame
 from sam2s_ros.session_settings import SessionSettings, SessionSettingsError
+from sam2s_ros.session_state import (
+    STATE_FORMAT,
+    STATE_VERSION,
+    SessionStateError,
+    read_session,
+)
 from sam2s_ros.session_types import (
     AcceptedPrompt,
     EventKind,
@@ -57,8 +63,6 @@ __all__ = [
     "UnknownClassError",
 ]
 
-STATE_FORMAT = "sam2s session"
-STATE_VERSION = 1
 AHEAD_SECONDS = 1.0  # by which a prompt's stamp may be ahead of the newest image's
 
 Replies = tuple[tuple[PromptRequest, PromptReply], ...]
@@ -68,37 +72,12 @@ class StampOutOfReachError(Sam2sError):
     """A prompt for an image that is no longer, or not yet, known."""
 
 
-class SessionStateError(Sam2sError):
-    """No session's state, or one that is incomplete or of another version."""
-
-
 class StepFailedError(Sam2sError):
     """The tracker failed on a frame. Its prompts are taken back, with these replies."""
 
     def __init__(self, message: str, replies: Replies) -> None:
         super().__init__(message)
         self.replies = replies
-
-
-@dataclass
-class _Frame:
-    """What has happened on one frame so far."""
-
-    stamp_ns: int
-    frame_id: str
-    height: int
-    width: int
-    events: list[SessionEvent] = field(default_factory=list)
-    placed: list[tuple[PromptRequest, bool]] = field(default_factory=list)  # and: a correction?
-    joined: set[str] = field(default_factory=set)  # targets that have come from the past
-    accepted: list[AcceptedPrompt] = field(default_factory=list)
-    replies: list[tuple[PromptRequest, PromptReply]] = field(default_factory=list)
-
-    def accept(self, request: PromptRequest, value: int, correction: bool) -> None:
-        """Note that a prompt has been applied to this frame."""
-        self.accepted.append(
-            AcceptedPrompt(request, value, correction, self.stamp_ns, self.frame_id)
-        )
 
 
 class Session:
@@ -198,7 +177,7 @@ class Session:
         begin = time.perf_counter()
         self._waiting.extend(prompts)
         small = self.tracker.shrink(image)
-        frame = _Frame(stamp_ns, frame_id, image.shape[0], image.shape[1])
+        frame = Frame(stamp_ns, frame_id, image.shape[0], image.shape[1])
         timings = {"shrink": _since(begin)}
         self._follow_clock(frame)
         began = time.perf_counter()
@@ -235,7 +214,7 @@ class Session:
             seconds, self._last_ns or 0, self._last_frame_id,
         )  # fmt: skip
 
-    def _follow_clock(self, frame: _Frame) -> None:
+    def _follow_clock(self, frame: Frame) -> None:
         """Report a stream that resumes, or whose clock has jumped back."""
         if self._last_ns is None:
             return
@@ -259,7 +238,7 @@ class Session:
     ) -> SessionEvent:
         return SessionEvent(kind, "", 0, TrackState.TRACKING, seconds, message, stamp_ns, frame_id)
 
-    def _step(self, frame: _Frame, small: Picture) -> FrameResult:
+    def _step(self, frame: Frame, small: Picture) -> FrameResult:
         """Run the tracker; if it fails, take this frame's new prompts back."""
         try:
             return self.tracker.step(small, (frame.height, frame.width))
@@ -275,7 +254,7 @@ class Session:
 
     # --- prompts --------------------------------------------------------------------------
 
-    def _place_waiting(self, frame: _Frame) -> None:
+    def _place_waiting(self, frame: Frame) -> None:
         """Apply the prompts that are due, to this image or to one of the past; keep the others."""
         waiting, self._waiting = self._waiting, []
         for request in waiting:
@@ -287,7 +266,7 @@ class Session:
             if not placed:
                 self._waiting.append(request)
 
-    def _place(self, request: PromptRequest, frame: _Frame) -> bool:
+    def _place(self, request: PromptRequest, frame: Frame) -> bool:
         """Apply a prompt; False if it must wait."""
         name = request.name
         # One prompt for each target at a time: a second one corrects what the first has drawn.
@@ -323,7 +302,7 @@ class Session:
         )
         return True
 
-    def _seen_at(self, stamp_ns: int, frame: _Frame) -> PastFrame | None:
+    def _seen_at(self, stamp_ns: int, frame: Frame) -> PastFrame | None:
         """Find the frame that was seen; None if it is nearest to the present one."""
         past = self._history.at(stamp_ns)
         if past is None:
@@ -356,7 +335,7 @@ class Session:
         standing.named = request.class_name or standing.named
         return True
 
-    def _bring_up(self, frame: _Frame, budget: int | None) -> None:
+    def _bring_up(self, frame: Frame, budget: int | None) -> None:
         """Take targets of the past nearer to the present; those that arrive join the others."""
         for name, way in list(self._behind.items()):
             taken = way.advance(self._history, budget)
@@ -369,7 +348,7 @@ class Session:
 
     # --- results --------------------------------------------------------------------------
 
-    def _objects(self, frame: _Frame, result: FrameResult) -> tuple[SessionObject, ...]:
+    def _objects(self, frame: Frame, result: FrameResult) -> tuple[SessionObject, ...]:
         """Describe every target on this frame, and report what has become of it."""
         placed = {request.name: (request, correction) for request, correction in frame.placed}
         objects = []
@@ -397,42 +376,8 @@ class Session:
                 )
                 frame.replies.append((request, reply))
             prompted = name in placed or name in frame.joined
-            self._report(frame, entry, standing, before, last_seen_ns, prompted)
+            frame.report(entry, standing, before, last_seen_ns, prompted)
         return tuple(sorted(objects, key=lambda entry: entry.label_value))
-
-    def _report(
-        self,
-        frame: _Frame,
-        entry: SessionObject,
-        standing: Standing,
-        before: TrackState,
-        last_seen_ns: int,
-        prompted: bool,
-    ) -> None:
-        """Tell what has happened to a target since the last frame."""
-        unseen = max((frame.stamp_ns - last_seen_ns) / NANO, 0.0) if last_seen_ns else 0.0
-
-        def tell(kind: EventKind, seconds: float, message: str) -> None:
-            frame.events.append(SessionEvent(
-                kind, entry.name, entry.label_value, entry.state, seconds, message,
-                frame.stamp_ns, frame.frame_id,
-            ))  # fmt: skip
-
-        if not standing.announced:
-            standing.announced = True
-            tell(EventKind.ADDED, 0.0, f"'{entry.name}' was added")
-        elif prompted:
-            tell(EventKind.CORRECTED, 0.0, f"'{entry.name}' was corrected")
-        if entry.state is before:
-            return
-        if entry.state is TrackState.TRACKING:
-            message = f"'{entry.name}' is tracked again after {unseen:.1f} s"
-            tell(EventKind.REACQUIRED, unseen, message)
-        elif entry.state is TrackState.OCCLUDED:
-            tell(EventKind.OCCLUDED, unseen, f"'{entry.name}' is out of sight")
-        else:
-            message = f"'{entry.name}' was not seen for {unseen:.1f} s and counts as lost"
-            tell(EventKind.LOST, unseen, message)
 
     # --- state ----------------------------------------------------------------------------
 
@@ -461,36 +406,19 @@ class Session:
 
         Returns the removal of targets that the state does not have.
         """
-        if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
-            raise SessionStateError(
-                "this is no session's state; give one that was written by ~/save_state"
-            )
-        if state.get("version") != STATE_VERSION:
-            raise SessionStateError(
-                f"the state has version {state.get('version')}, this program reads "
-                f"{STATE_VERSION}; save it again with this version"
-            )
-        try:
-            standings = {name: Standing.of(kept) for name, kept in state["standings"].items()}
-            tracker, free = state["tracker"], state["free_values"]
-            frame_id = str(state["frame_id"])
-            complete = set(standings) == {*tracker["targets"], *tracker["pending"]}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SessionStateError(f"the state is damaged: {error!r}; use another one") from error
-        if not complete:
-            raise SessionStateError("the state is damaged: its targets differ; use another one")
-        self.tracker.load_state_dict(tracker)
+        saved = read_session(state)
+        self.tracker.load_state_dict(saved.tracker)
         removed = tuple(
             self._removal(name, standing, f"'{name}' was replaced by a loaded state")
             for name, standing in self._standings.items()
-            if name not in standings
+            if name not in saved.standings
         )
-        self._standings = standings
-        self._values.restore(free)
+        self._standings = saved.standings
+        self._values.restore(saved.free_values)
         self._behind.clear()
         self._history.clear()
         # The clock is not compared with the former process's: a bag may have been started again.
-        self._last_ns, self._last_frame_id = None, frame_id
+        self._last_ns, self._last_frame_id = None, saved.frame_id
         return removed
 
 

@@ -21,6 +21,14 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds to wait for it")
 
 
+def add_state_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the file that a tracker's targets are written to or read from."""
+    parser.add_argument(
+        "path", nargs="?", default="", help="file on the node's machine [its autosave_path]"
+    )
+    add_tracker_arguments(parser)
+
+
 @contextmanager
 def connected(args: argparse.Namespace) -> Iterator[TrackerClient]:
     """Join ROS and find the tracker that is meant."""

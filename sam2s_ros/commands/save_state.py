@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from sam2s_ros.commands.common import add_tracker_arguments, connected
+from sam2s_ros.commands.common import add_state_arguments, connected
 
 HELP = "let a running tracker write its targets with their memory to a file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the file."""
-    parser.add_argument(
-        "path", nargs="?", default="", help="file on the node's machine [its autosave_path]"
-    )
-    add_tracker_arguments(parser)
+    add_state_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
