@@ -173,8 +173,8 @@ def _settings(args: argparse.Namespace) -> ReplaySettings:
     node = node_settings(args.params_file, _changes(args))
     if args.device is not None:
         node = node.changed({"provider" if node.runtime == "onnx" else "device": args.device})
-    if node.runtime == "onnx":
-        node = node.changed({"provider": available_provider(node.provider, args.allow_fallback)})
+    if node.allow_fallback:  # the provider that works is the one that the results shall name
+        node = node.changed({"provider": available_provider(node.provider, True)})
     return ReplaySettings(
         node=node,
         inputs=Inputs(
@@ -213,6 +213,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         "model": args.weights,
         "memory": args.memory,
         "runtime": args.runtime,
+        "allow_fallback": args.allow_fallback or None,
         "image_size": args.image_size,
         "text_bank": args.text_bank,
     }

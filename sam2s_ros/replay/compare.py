@@ -21,11 +21,12 @@ from sam2s_ros.conversions import image_to_labels
 from sam2s_ros.replay.errors import ResultsError
 from sam2s_ros.replay.merged import find_results
 from sam2s_ros.replay.page import Cell, bullets, card, page, table
-from sam2s_ros.replay.report import flat, percent
+from sam2s_ros.replay.report import flat, percent, timeline_cards, timeline_legend
 from sam2s_ros.replay.results import load_results, summarise_tracks
 from sam2s_ros.replay.scoring import record_of, score_summary
 
 APART = 0.5  # overlap of a target's two masks under which the replays disagree on a frame
+BAGS_DRAWN = 10  # timelines of more would make the page unwieldy
 OF_ONE_RUN = ("inputs", "outputs")  # settings that say where things are, not how it was tracked
 
 
@@ -35,6 +36,7 @@ class Agreement:
 
     bag: str
     target: str
+    jf: tuple[float | None, float | None]  # of A and B; None without truth
     overlaps: list[float] = field(default_factory=list)  # of frames on which either shows it
     first_apart: int | None = None  # frame from which on they differ
 
@@ -60,6 +62,7 @@ class Versus:
     scores: Comparison | None
     agreement: list[Agreement]
     unpaired: list[str]
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]]  # results of A and of B, by bag
 
 
 def compare(a: Path, b: Path) -> Versus:
@@ -88,7 +91,7 @@ def compare(a: Path, b: Path) -> Versus:
         agreement += _agreement(one, other, mine, its)
     return Versus(
         (str(a), str(b)), len(pairs), _settings(ours[0], theirs[0]), _figures(ours, theirs),
-        _scores(ours, theirs), agreement, unpaired,
+        _scores(ours, theirs), agreement, unpaired, (ours, theirs),
     )  # fmt: skip
 
 
@@ -118,7 +121,22 @@ def versus_html(versus: Versus) -> str:
         body += [f"<h2>{title}</h2>", card(table(header, rows if plain else cells, numbers))]
     if versus.unpaired:
         body += ["<h2>In one run only (left out)</h2>", card(bullets(versus.unpaired))]
-    return page("Two replays compared", body)
+    return page("Two replays compared", [*body, *_timelines(versus)])
+
+
+def _timelines(versus: Versus) -> Iterator[str]:
+    """Show every target's life in A above the same in B, bag by bag."""
+    yield f"<h2>Timelines</h2>{timeline_legend(*versus.sides[0], *versus.sides[1])}"
+    for number, pair in enumerate(zip(*versus.sides, strict=True)):
+        if number == BAGS_DRAWN:
+            left = versus.bags - BAGS_DRAWN
+            yield f'<p class="muted">{left} more bags: see the reports of each.</p>'
+            return
+        yield f"<h3>{escape(pair[0]['name'])}</h3>"
+        cards = [timeline_cards(results) for results in pair]
+        for name in dict.fromkeys([*cards[0], *cards[1]]):
+            for side, made in zip("AB", cards, strict=True):
+                yield f'<p class="muted">{side}</p>{made.get(name, card("not there"))}'
 
 
 def _tables(versus: Versus) -> dict[str, tuple[list[str], list[list[Any]]]]:
@@ -139,12 +157,13 @@ def _tables(versus: Versus) -> dict[str, tuple[list[str], list[list[Any]]]]:
         )  # fmt: skip
     tables["Without the truth"] = (["figure", "A", "B", "B − A"], [[*r] for r in versus.figures])
     tables["Agreement of the masks"] = (
-        ["target", "overlap %", f"frames below {APART:.0%}", "first differing frame"],
+        ["target", "J&F % of A", "J&F % of B", "overlap %", f"frames below {APART:.0%}",
+         "first differing frame"],
         [
-            [f"{g.bag} {g.target}", percent(g.mean), g.apart,
+            [f"{g.bag} {g.target}", *map(percent, g.jf), percent(g.mean), g.apart,
              "none" if g.first_apart is None else g.first_apart]
             for g in versus.agreement
-        ] or [["none in both", "", "", ""]],
+        ] or [["none in both", "", "", "", "", ""]],
     )  # fmt: skip
     return tables
 
@@ -230,7 +249,12 @@ def _agreement(
 ) -> list[Agreement]:
     """Overlap the label maps of two replays, target by target."""
     values = [{t["name"]: t["label_value"] for t in r["targets"]} for r in (mine, its)]
-    found = {name: Agreement(mine["name"], name) for name in values[0] if name in values[1]}
+    scored = [_jf_by_target(r) for r in (mine, its)]
+    found = {
+        name: Agreement(mine["name"], name, (scored[0].get(name), scored[1].get(name)))
+        for name in values[0]
+        if name in values[1]
+    }
     if not found:
         return []
     maps = zip(_label_maps(one, mine), _label_maps(other, its), strict=False)
@@ -245,6 +269,11 @@ def _agreement(
                 if overlap < 1 and kept.first_apart is None:
                     kept.first_apart = frame
     return list(found.values())
+
+
+def _jf_by_target(results: Mapping[str, Any]) -> dict[str, float | None]:
+    """Give J&F by target; of several lives of one name the last one's."""
+    return {t["target"]: t["values"]["jf"] for t in (results["scores"] or {}).get("targets", [])}
 
 
 def _label_maps(

@@ -14,7 +14,7 @@ from sam2s_model.metrics import MIN_ABSENCE, FrameRule
 from sam2s_model.whole_file import write_whole
 from sam2s_ros.replay.batch import Task, failures
 from sam2s_ros.replay.page import Cell, bullets, card, facts, page, table, unbroken
-from sam2s_ros.replay.report import flat, percent
+from sam2s_ros.replay.report import all_settings, made_by, percent
 from sam2s_ros.replay.results import REPORT, RESULTS, load_results, summarise_tracks, to_json
 from sam2s_ros.replay.scoring import record_of, score_summary
 
@@ -123,18 +123,8 @@ def _html(root: Path, content: Mapping[str, Any]) -> str:
         card(_bags(bags, bool(content["scores"]))),
         _scores(content),
         _problems(content["problems"]),
-        "<h2>Settings</h2>",
-        card(
-            table(
-                ["", ""],
-                [["command", Cell(f"<code>{escape(content['command'])}</code>")]]
-                + [
-                    [f"{part} {name}", Cell(f"<code>{escape(str(value))}</code>")]
-                    for part, values in content["settings"].items()
-                    for name, value in flat(values)
-                ],
-            )
-        ),
+        "<h2>Settings</h2>" if bags else "",
+        card(table(["", ""], made_by(content)) + all_settings(content)) if bags else "",
     ]
     return page(f"{root.resolve().name} – replay", body)
 

@@ -19,6 +19,7 @@ from sam2s_model.result import TrackState
 from sam2s_model.tracker import StreamTracker
 from sam2s_model.video import VideoWriter
 from sam2s_ros import messages
+from sam2s_ros.bags.errors import UnknownTopicError
 from sam2s_ros.bags.reader import Bag, seconds
 from sam2s_ros.replay.actions import SLACK_NS, Action, Schedule
 from sam2s_ros.replay.errors import NoFramesError, NoPromptsError
@@ -92,7 +93,7 @@ class Passage:
                 self._step(frame, schedule, recorder, scorer, video)
                 progress(frame.index + 1, topic.total)
             digest = written.digest
-            self._finish(schedule, reader, scorer)
+            self._finish(bag, schedule, reader, scorer)
         records = [] if scorer is None else scorer.finish()
         if scorer is not None:
             self._tally.problems += scorer.problems
@@ -157,6 +158,10 @@ class Passage:
         classes = None if inputs.classes is None else Path(inputs.classes)
         if Path(wanted).is_dir():
             return FolderTruth(Path(wanted), classes)
+        if wanted not in bag.topics:
+            known = [(topic.name, topic.kind) for topic in bag.topics.values()]
+            meant = f"{wanted} for the truth, and there is no such folder"
+            raise UnknownTopicError(bag.path, meant, known)
         return TopicTruth(stack.enter_context(bag.again()), wanted, classes)
 
     def _video(self, stack: ExitStack, fps: float | None) -> VideoWriter | None:
@@ -266,16 +271,19 @@ class Passage:
                 estimate = float(entry.iou)
                 offer(entry.name, 1 - estimate, f"estimated IoU {100 * estimate:.0f}")
 
-    def _finish(self, schedule: Schedule, reader: FrameReader, scorer: Scorer | None) -> None:
+    def _finish(
+        self, bag: Bag, schedule: Schedule, reader: FrameReader, scorer: Scorer | None
+    ) -> None:
         tally = self._tally
         if not tally.stamps:
-            why = f": {reader.problems[0]}" if reader.problems else "; it is empty"
-            raise NoFramesError(f"{self.path} holds no usable image{why}")
+            why = "; ".join(dict.fromkeys([*bag.problems, *reader.problems])) or "it is empty"
+            raise NoFramesError(f"{self.path} holds no usable image: {why}")
         schedule.finish(len(tally.stamps), tally.stamps[-1])
         if not tally.accepted:
             why = "; ".join([*schedule.problems, *tally.problems][:3])
             raise NoPromptsError(f"{self.path}: no prompt could be applied: {why}")
-        tally.problems[:0] = reader.problems
+        # The reader has a copy of the bag, which knows nothing of its metadata.
+        tally.problems[:0] = [*bag.problems, *reader.problems]
         tally.problems += schedule.problems
         if scorer is not None:
             scorer.truth.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -172,15 +173,26 @@ def _scores(results: Mapping[str, Any]) -> str:
 
 
 def _timelines(results: Mapping[str, Any]) -> str:
-    axis = charts.Axis(results["input"]["frames"], results["input"]["seconds"])
+    return timeline_legend(results) + "".join(timeline_cards(results).values())
+
+
+def timeline_legend(*replays: Mapping[str, Any]) -> str:
+    """Explain the colours and signs of the timelines of these results."""
     keys = [(charts.STATE_COLOURS[state], state) for state in charts.STATE_COLOURS]
     keys += [(charts.NONE_COLOUR, "not there"), (charts.BLUE, "IoU estimate")]
-    truths = _in_view(results)
-    if truths:
+    if any(_in_view(results) for results in replays):
         keys.append((charts.VIOLET, "J against the truth"))
         keys += [(colour, f"{view} by the truth") for view, colour in charts.VIEW_COLOURS.items()]
     keys += [("", "▼ prompt"), ("", "▽ correction"), ("", "◆ suspected switch")]
-    parts = []
+    return legend(keys)
+
+
+def timeline_cards(results: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+    """Draw the timeline of every target, by its name and which of its lives it is."""
+    axis = charts.Axis(results["input"]["frames"], results["input"]["seconds"])
+    truths = _in_view(results)
+    cards: dict[tuple[str, int], str] = {}
+    lives: Counter[str] = Counter()
     for target in results["targets"]:
         first, last = target["first_frame"], target["last_frame"]
         mine = [
@@ -194,8 +206,10 @@ def _timelines(results: Mapping[str, Any]) -> str:
             f"{target['label_value']}, {covered} % tracked</span></h3>"
         )
         truth = truths.get((target["name"], first), ())
-        parts.append(card(head + charts.timeline(target, axis, mine, truth)))
-    return legend(keys) + "".join(parts)
+        drawn = card(head + charts.timeline(target, axis, mine, truth))
+        cards[target["name"], lives[target["name"]]] = drawn
+        lives[target["name"]] += 1
+    return cards
 
 
 def _in_view(results: Mapping[str, Any]) -> dict[tuple[str, int], list[tuple[str, int]]]:
@@ -299,14 +313,30 @@ def _more(rows: Sequence[Any]) -> str:
     return f'<p class="muted">{left} more in results.json</p>' if left > 0 else ""
 
 
-def _settings(results: Mapping[str, Any]) -> str:
+def made_by(results: Mapping[str, Any]) -> list[list[Any]]:
+    """Name what decides most: the command, the weights, the memory, the runtime."""
     tracker = results["settings"]["tracker"]
-    rows = [
+    return [
         ["command", _code(results.get("command", ""))],
         ["weights", _code(f"{tracker['model']}, SHA-256 {tracker['weights_sha256']}…")],
         ["memory", _code(tracker["memory"])],
         ["runtime", _code(_device(results))],
     ]
+
+
+def all_settings(results: Mapping[str, Any], more: Sequence[Sequence[Any]] = ()) -> str:
+    """List every setting, to be unfolded."""
+    rows: list[Sequence[Any]] = [
+        [f"{part} {name}", _code(value)]
+        for part, values in results["settings"].items()
+        for name, value in flat(values)
+    ]
+    rows += more
+    return f"<details><summary>all {len(rows)} settings</summary>{table(['', ''], rows)}</details>"
+
+
+def _settings(results: Mapping[str, Any]) -> str:
+    rows = made_by(results)
     for part in ("prompts", "truth"):
         values = flat(results["settings"][part] or {})
         rows.append([part, _code(", ".join(f"{name} {value}" for name, value in values) or None)])
@@ -315,17 +345,9 @@ def _settings(results: Mapping[str, Any]) -> str:
         ["results, SHA-256", _code(results["output"]["messages_sha256"])],
         ["settings' key", _code(results["key"])],
     ]
-    every = [
-        [f"{part} {name}", _code(value)]
-        for part, values in results["settings"].items()
-        for name, value in flat(values)
-    ]
-    every += [[f"version of {name}", _code(value)] for name, value in results["versions"].items()]
-    every += [[f"messages on {t}", n] for t, n in results["output"]["topics"].items()]
-    more = (
-        f"<details><summary>all {len(every)} settings</summary>{table(['', ''], every)}</details>"
-    )
-    return table(["", ""], rows) + more
+    more = [[f"version of {name}", _code(value)] for name, value in results["versions"].items()]
+    more += [[f"messages on {t}", n] for t, n in results["output"]["topics"].items()]
+    return table(["", ""], rows) + all_settings(results, more)
 
 
 def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:

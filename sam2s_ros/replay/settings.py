@@ -16,9 +16,10 @@ from sam2s_model.evaluation.settings import StreamTrackerSpec
 from sam2s_model.metrics import MIN_ABSENCE, FrameRule
 from sam2s_ros.bags.writer import Compression, Storage
 from sam2s_ros.engine import make_tracker
-from sam2s_ros.parameters import SETTINGS, NodeSettings, Setting, expected
+from sam2s_ros.parameters import SETTINGS, NodeSettings
 from sam2s_ros.replay.errors import ReplayError
 from sam2s_ros.replay.suspects import SuspectSettings
+from sam2s_ros.settings import Setting, expected
 
 # Parameters that say how images and results travel, or when: they cannot change a replay.
 OF_THE_STREAM = (

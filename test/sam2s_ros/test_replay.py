@@ -1,5 +1,6 @@
 """A bag replayed: what comes out, always the same, and the same as a session says."""
 
+import importlib.util
 import json
 from html.parser import HTMLParser
 
@@ -77,6 +78,20 @@ def test_every_frame_has_the_trackers_topics_at_its_stamp(replayed):
     ]  # fmt: skip
     events = rb.messages(replayed / "bag", "/tracker/events", TrackEvent)
     assert [e.target for e in events if e.kind == TrackEvent.ADDED] == ["left", "right"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("vision_msgs") is None,
+    reason="vision_msgs comes with a ROS 2 distribution only",
+)
+def test_label_info_is_written_when_it_changes(replayed):
+    import replay_bags as rb
+    from vision_msgs.msg import LabelInfo
+
+    said = rb.messages(replayed / "bag", "/tracker/label_info", LabelInfo)
+    maps = [{c.class_id: c.class_name for c in message.class_map} for message in said]
+    assert maps == [{1: "left"}, {1: "left", 2: "right"}]
+    assert [m.header.stamp.nanosec for m in said] == [0, 120_000_000]
 
 
 def test_results_and_pictures(replayed, results):
@@ -275,6 +290,9 @@ def test_the_report_is_one_file_with_everything_in_it(replayed, results):
     assert page.tags.count("svg") == 3
     assert "prompt (box) on frame 3" in text
     assert "correction (points) on frame 8" in text
+    assert "out of view: frames 12–19" in text, "by the truth, disc 2 is away"
+    assert "in view: frames 3–11" in text
+    assert "between two images" in text, "whether it would have kept up with the camera"
     assert "script" not in page.tags
 
 

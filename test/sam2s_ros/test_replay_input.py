@@ -364,6 +364,28 @@ def test_a_truncated_bag_is_replayed_to_its_end(replay, tmp_path, storage):
     assert "the last one at 1700000000." in told
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("message_count: 18", "message_count: 99"), "promises 99"),
+        (lambda text: "no: [metadata", "is wrong"),
+        (None, "has no metadata.yaml"),
+    ],
+)
+def test_wrong_metadata_are_mentioned(replay, tmp_path, change, words):
+    import replay_bags as rb
+
+    bag = rb.write_bag(tmp_path / "bag", 6)
+    file = bag / "metadata.yaml"
+    if change is None:
+        file.unlink()
+    else:
+        file.write_text(change(file.read_text()))
+    results = replay(bag)
+    assert results["input"]["frames"] == 6
+    assert words in results["problems"][0]
+
+
 def test_stamps_of_another_clock_are_mentioned(replay, weights, tmp_path):
     import replay_bags as rb
 

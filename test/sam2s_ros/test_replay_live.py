@@ -1,7 +1,9 @@
 """A replay is what the live node published, over DDS, when it dropped no frame."""
 
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,13 +12,6 @@ pytestmark = pytest.mark.ros
 FRAMES = 30
 PATIENCE = 60.0  # seconds; machines that run tests are busy
 TOPICS = ("objects", "label_map", "classes", "events", "prompts")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    import replay_bags
-
-    return replay_bags.weights(tmp_path_factory.mktemp("weights") / "nano.safetensors")
 
 
 class Operator:
@@ -154,13 +149,29 @@ def stored(message):
     return definitions().canonical(serialize_message(message), type_name(type(message)))
 
 
-@pytest.fixture(scope="module")
-def parameters(tmp_path_factory, weights):
+def exported():
+    """The graphs that other tests use too: tracing takes most of a minute."""
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "sam2s_model"))
+    import exports
+
+    return exports.exported()[0]
+
+
+@pytest.fixture(params=["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+def parameters(request, tmp_path):
     """The node's parameters file, which the replay is given too."""
-    file = tmp_path_factory.mktemp("params") / "tracker.yaml"
+    import replay_bags
+
+    if request.param == "onnx":
+        pytest.importorskip("onnxruntime")
+        model = exported()
+    else:
+        model = replay_bags.weights(tmp_path / "nano.safetensors")
+    file = tmp_path / "tracker.yaml"
     file.write_text(
         "/**:\n  ros__parameters:\n"
-        f"    model: {weights}\n    threads: 1\n    reliability: reliable\n"
+        f"    model: {model}\n    runtime: {request.param}\n    threads: 1\n"
+        "    reliability: reliable\n"
         "    stale_after: 3600.0\n    lost_after: 5\n    presence_low: 0.4\n"
     )
     return file

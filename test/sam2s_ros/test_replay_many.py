@@ -156,11 +156,15 @@ def test_two_settings_side_by_side(two_runs, tmp_path, capsys):
     for heading in ("Against the truth", "Without the truth", "Agreement of the masks"):
         assert f"## {heading}" in said
         assert f"<h2>{heading}</h2>" in page.read_text()
+    for name in ("left", "right"):
+        assert page.read_text().count(f'aria-label="timeline of {name}"') == 2, "A's and B's"
     assert cli.main(["replay", "compare", *([str(two_runs / "sam2")] * 2)]) == 0
     same = capsys.readouterr().out
     assert "none" in same
     line = next(line for line in same.splitlines() if line.startswith("| c left"))
-    assert [cell.strip() for cell in line.split("|")[2:5]] == ["100.0", "0", "none"]
+    cells = [cell.strip() for cell in line.split("|")[2:7]]
+    assert cells[0] == cells[1] != "n/a", "J&F of the one and of the other"
+    assert cells[2:] == ["100.0", "0", "none"]
 
 
 def test_replays_of_different_images_are_not_compared(two_runs, weights, bags, tmp_path, capsys):
