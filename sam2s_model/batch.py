@@ -38,8 +38,7 @@ def memory_batch(banks: Sequence[MemoryBank], frame: int, device: torch.device) 
     distance = torch.zeros(len(banks), pointers)
     seen = torch.zeros(len(banks), slots + pointers, dtype=torch.bool)
     for i, (bank, reading) in enumerate(zip(banks, readings, strict=True)):
-        for place, slot in enumerate(reading.slots):
-            spatial[i, place] = bank.spatial[slot]
+        spatial[i, : len(reading.slots)] = bank.spatial[reading.slots]
         count = len(reading.pointers)
         pointer[i, :count] = bank.pointers[reading.pointers]
         role[i, : len(reading.roles)] = torch.tensor(reading.roles)

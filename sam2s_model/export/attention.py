@@ -6,7 +6,7 @@ projections that follow one another, and the queries of the class token, which n
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sam2s_model.export.folding import by_rows, linear
 from sam2s_model.export.manifest import Capacities
-from sam2s_model.export.operators import ROTARY_OPSET, rotary_embedding
+from sam2s_model.export.operators import ROTARY_OPSET, attend, rotary_embedding
 from sam2s_model.layers import image_position, rotary_table
 from sam2s_model.memory import MemoryAttentionLayer, RotaryAttention
 from sam2s_model.model import Sam2s
@@ -23,6 +23,13 @@ from sam2s_model.semantic import SemanticToken, TokenAttention
 # Added to the scores of hidden slots: far below any score, and still a number in float16, so
 # that a row without any visible slot stays a number too.
 HIDDEN = -1e4
+
+
+class Hidden(NamedTuple):
+    """Which memory tokens take no part."""
+
+    added: Tensor  # [N, 1, K] what is added to their scores
+    any: Tensor  # bool, whether there are any
 
 
 class Rotary(nn.Module):
@@ -63,12 +70,13 @@ class Attend(nn.Module):
         self.key = linear(k.weight[order], k.bias[order])
         self.output = linear(out.weight @ v.weight, out.weight @ v.bias + out.bias)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, hidden: Hidden | None) -> Tensor:
         """Turned queries [N, Q, C], turned keys [N, K, C], raw values [N, K, Cv] -> [N, Q, C]."""
-        scores = q @ k.transpose(1, 2)
-        if hidden is not None:
-            scores = scores + hidden
-        return by_rows(self.output, scores.softmax(-1) @ v)
+        if hidden is None:
+            averages = (q @ k.transpose(1, 2)).softmax(-1) @ v
+        else:
+            averages = attend(q, k, v, *hidden)
+        return by_rows(self.output, averages)
 
 
 class AttendLayer(nn.Module):
@@ -86,7 +94,7 @@ class AttendLayer(nn.Module):
         x: Tensor,
         tokens: Tensor,
         placed: Tensor,
-        hidden: Tensor,
+        hidden: Hidden,
         rotary: Rotary,
         cells: Tensor,
         places: Tensor,
@@ -220,6 +228,7 @@ class AttendMemory(nn.Module):
         placed = torch.cat(((timed + self.narrow_place).flatten(1, 2), pointer_key), dim=1)
 
         hidden = torch.where(seen, 0.0, HIDDEN)
+        any_hidden = ~seen.all()
         hidden = torch.cat(
             (
                 hidden[:, :slots, None].expand(-1, -1, cells).reshape(count, slots * cells),
@@ -231,9 +240,10 @@ class AttendMemory(nn.Module):
         moving = self.cells[:, None].expand(count, slots, cells).reshape(count, slots * cells)
         places = torch.cat((moving, still), dim=1)
 
+        told = Hidden(hidden, any_hidden)
         x = (coarse + self.place).flatten(2).transpose(1, 2)
         for layer in self.layers:
-            x = layer(x, tokens, placed, hidden, self.rotary, self.cells, places)
+            x = layer(x, tokens, placed, told, self.rotary, self.cells, places)
         x = self.norm(x)
         conditioned = x.transpose(1, 2).unflatten(2, (self.size, self.size))
         if self.semantic is None:

@@ -16,6 +16,7 @@ from sam2s_model.decoder import (
 )
 from sam2s_model.export.attention import HIDDEN
 from sam2s_model.export.folding import by_rows, linear
+from sam2s_model.layers import Mlp
 from sam2s_model.model import NO_OBJECT_LOGIT, Sam2s
 from sam2s_model.prompt import ABSENT
 
@@ -23,7 +24,7 @@ MASKS = 4  # the single mask and the ambiguous three
 
 
 class HeadAttend(nn.Module):
-    """Attention of the decoder; its queries are scaled beforehand."""
+    """Attention among tokens; its queries are scaled beforehand."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -33,19 +34,109 @@ class HeadAttend(nn.Module):
         self.q = linear(attention.q_proj.weight * scale, attention.q_proj.bias * scale)
         self.k, self.v, self.out = attention.k_proj, attention.v_proj, attention.out_proj
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Q [N, Q, C], k and v [N, K, C], hidden [N, 1, 1, K] -> [N, Q, C]."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+        """Q, k and v [N, T, C], hidden [N, 1, 1, T] -> [N, T, C]."""
         q, k, v = (
-            self._split(by_rows(layer, x)) for layer, x in ((self.q, q), (self.k, k), (self.v, v))
+            split(by_rows(layer, x), self.heads)
+            for layer, x in ((self.q, q), (self.k, k), (self.v, v))
         )
-        scores = q @ k.transpose(-1, -2)
-        if hidden is not None:
-            scores = scores + hidden
+        scores = q @ k.transpose(-1, -2) + hidden
         out = (scores.softmax(-1) @ v).transpose(1, 2)
         return by_rows(self.out, out.flatten(2))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+class ReadImage(nn.Module):
+    """Attention of tokens to the image, whose keys and values are never made.
+
+    There are few tokens and many cells. So each head's queries are taken through its projection
+    of the keys instead, and its projection of the values follows the average.
+    """
+
+    key: Tensor  # [heads, d, C]
+    value: Tensor  # [heads, C, d]
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        scale = (attention.q_proj.out_features // self.heads) ** -0.5
+        self.q = linear(attention.q_proj.weight * scale, attention.q_proj.bias * scale)
+        # The keys' bias moves all scores of a query alike; the values' passes through the average.
+        self.register_buffer("key", by_heads(attention.k_proj.weight, self.heads))
+        value = by_heads(attention.v_proj.weight, self.heads).transpose(1, 2)
+        self.register_buffer("value", value.contiguous())
+        out = attention.out_proj
+        self.out = linear(out.weight, out.weight @ attention.v_proj.bias + out.bias)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Q [N, T, C], k and v [N, HW, C] -> [N, T, C]."""
+        queries = split(by_rows(self.q, q), self.heads) @ self.key  # [N, heads, T, C]
+        scores = queries.flatten(1, 2) @ k.transpose(1, 2)
+        averages = torch.unflatten(scores.softmax(-1) @ v, 1, (self.heads, -1))
+        out = (averages @ self.value).transpose(1, 2)
+        return by_rows(self.out, out.flatten(2))
+
+
+class ReadTokens(nn.Module):
+    """Attention of the image to tokens: theirs is all the work that depends on a head."""
+
+    query: Tensor  # [heads, d, C]
+    query_bias: Tensor  # [heads, d, 1]
+    out: Tensor  # [heads, d, C]
+    bias: Tensor  # [C]
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        scale = (attention.q_proj.out_features // self.heads) ** -0.5
+        self.k, self.v = attention.k_proj, attention.v_proj
+        query, out = attention.q_proj, attention.out_proj
+        self.register_buffer("query", by_heads(query.weight * scale, self.heads))
+        bias = (query.bias * scale).detach().view(self.heads, -1, 1)
+        self.register_buffer("query_bias", bias.clone())
+        self.register_buffer("out", by_heads(out.weight.T, self.heads))
+        self.register_buffer("bias", out.bias.detach().clone())
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+        """Q [N, HW, C], k and v [N, T, C], hidden [N, 1, 1, T] -> [N, HW, C]."""
+        keys, values = (
+            split(by_rows(layer, x), self.heads) for layer, x in ((self.k, k), (self.v, v))
+        )
+        # What a cell's score has besides the cell: [N, heads, 1, T]
+        offset = (keys @ self.query_bias).transpose(2, 3) + hidden
+        scores = q @ (keys @ self.query).flatten(1, 2).transpose(1, 2) + offset.flatten(1)[:, None]
+        weights = torch.unflatten(scores, 2, (self.heads, -1)).softmax(-1).flatten(2)
+        return weights @ (values @ self.out).flatten(1, 2) + self.bias
+
+
+class Stacked(nn.Module):
+    """MLPs of the same shape side by side, each for its own rows: [M, N, C] -> [M, N, C']."""
+
+    def __init__(self, mlps: list[Mlp]) -> None:
+        super().__init__()
+        layers = [[cast(nn.Linear, layer) for layer in mlp.layers] for mlp in mlps]
+        self.depth = len(layers[0])
+        for number, same in enumerate(zip(*layers, strict=True)):
+            weight = torch.stack([layer.weight.detach().T for layer in same])
+            bias = torch.stack([layer.bias.detach()[None] for layer in same])
+            self.register_buffer(f"weight_{number}", weight)
+            self.register_buffer(f"bias_{number}", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers in turn, with ReLU between them."""
+        for number in range(self.depth):
+            x = F.relu(x) if number else x
+            x = x @ self.get_buffer(f"weight_{number}") + self.get_buffer(f"bias_{number}")
+        return x
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """[N, T, C] -> [N, heads, T, d]."""
+    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+
+def by_heads(weight: Tensor, heads: int) -> Tensor:
+    """A projection's weight [C', C] as [heads, d, C]."""
+    return torch.unflatten(weight.detach(), 0, (heads, -1)).clone()
 
 
 class Exchange(nn.Module):
@@ -55,8 +146,8 @@ class Exchange(nn.Module):
         super().__init__()
         self.first, self.mlp = block.first, block.mlp
         self.self_attn = HeadAttend(block.self_attn)
-        self.to_image = HeadAttend(block.cross_attn_token_to_image)
-        self.to_tokens = HeadAttend(block.cross_attn_image_to_token)
+        self.to_image = ReadImage(block.cross_attn_token_to_image)
+        self.to_tokens = ReadTokens(block.cross_attn_image_to_token)
         self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
         self.norm4 = block.norm4
 
@@ -91,9 +182,10 @@ class Decode(nn.Module):
         self.prompts = model.sam_prompt_encoder
         two_way = decoder.transformer
         self.blocks = nn.ModuleList(Exchange(cast(TwoWayBlock, b)) for b in two_way.layers)
-        self.last = HeadAttend(two_way.final_attn_token_to_image)
+        self.last = ReadImage(two_way.final_attn_token_to_image)
         self.last_norm = two_way.norm_final_attn
         self.decoder = decoder
+        self.hyper = Stacked([cast(Mlp, mlp) for mlp in decoder.output_hypernetworks_mlps])
         self.pointer = model.obj_ptr_proj
         outputs = (decoder.obj_score_token, decoder.iou_token, decoder.mask_tokens)
         self.register_buffer("no_pointer", model.no_obj_ptr.detach().clone())
@@ -137,9 +229,7 @@ class Decode(nn.Module):
         object_score = decoder.pred_obj_score_head(tokens[:, 0]).squeeze(-1)
         rated = decoder.iou_prediction_head(tokens[:, 1]).sigmoid()
         drawn = tokens[:, 2:6]
-        hyper = torch.stack(
-            [mlp(drawn[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
-        )
+        hyper = self.hyper(drawn.transpose(0, 1)).transpose(0, 1)
         best = rated[:, 1:].argmax(1, keepdim=True) + 1
         pick = (self.numbers == best).to(rated)[:, None]  # [N, 1, 4]
         pair = torch.cat((hyper[:, :1], pick @ hyper), dim=1) @ fine.flatten(2)

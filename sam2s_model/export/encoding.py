@@ -1,7 +1,8 @@
 """Image encoding as a graph: the same function as Sam2s.encode_image on one image.
 
-Maps are kept as rows of tokens, so that every projection is one matrix product with its bias,
-and all tables that follow from sizes are worked out when the graph is made.
+Maps are kept as rows of tokens in the order that their windows want, so that projections are
+matrix products and hardly anything is moved; all tables that follow from sizes are worked out when
+the graph is made.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2s_model.backbone import HieraBlock, PyramidLevel, WindowAttention, _window_order
+from sam2s_model.backbone import HieraBlock, PyramidLevel, WindowAttention
 from sam2s_model.export.folding import linear
 from sam2s_model.model import Sam2s
-
-CPU = torch.device("cpu")
 
 
 class Rearranged(nn.Module):
@@ -30,90 +29,148 @@ class Rearranged(nn.Module):
         self.needed = not torch.equal(rows, torch.arange(len(rows)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[R, C] -> [len(rows), C]."""
-        return x.index_select(0, self.rows) if self.needed else x
+        """[..., R, C] -> [..., len(rows), C]."""
+        return x.index_select(-2, self.rows) if self.needed else x
+
+
+def places(order: Tensor) -> Tensor:
+    """Where each token stands in an order that holds each of them once."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+
+
+def window_order(side_map: int, window: int, pool: bool) -> Tensor:
+    """The tokens of a map by windows, HW for a padded one.
+
+    With `pool`, the four tokens that become one follow each other.
+    """
+    count = -(-side_map // window)
+    tokens = torch.full((count * window, count * window), side_map**2)
+    tokens[:side_map, :side_map] = torch.arange(side_map**2).view(side_map, side_map)
+    cut = tokens.view(count, window, count, window).transpose(1, 2)
+    if pool:
+        half = window // 2
+        cut = cut.reshape(count, count, half, 2, half, 2).transpose(3, 4)
+    return cut.flatten()
+
+
+def halved_order(order: Tensor, side_map: int) -> Tensor:
+    """The tokens of the halved map that an order of `window_order` with `pool` leaves."""
+    first = order[::4]
+    half = side_map // 2
+    token = first // side_map // 2 * half + first % side_map // 2
+    return torch.where(first < side_map**2, token, half**2)
+
+
+def quartered(x: Tensor) -> Tensor:
+    """Take the maximum of each four tokens in a row: [..., T, C] -> [..., T/4, C]."""
+    return torch.unflatten(x, -2, (-1, 4)).amax(-2)
+
+
+class Heads(nn.Module):
+    """A projection whose heads come first, so that nothing needs to be transposed."""
+
+    weight: Tensor  # [heads, C, d]
+
+    def __init__(self, weight: Tensor, heads: int) -> None:
+        super().__init__()
+        split = torch.unflatten(weight.detach(), 0, (heads, -1)).transpose(1, 2)
+        self.register_buffer("weight", split.contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, C] -> [heads, T, d]."""
+        if len(self.weight) == 1:  # weights of two dimensions are laid out once for all frames
+            return (x @ self.weight[0])[None]
+        return x @ self.weight
 
 
 class WindowAttend(nn.Module):
-    """WindowAttention on the tokens [HW, C] of one map."""
+    """WindowAttention on tokens in the order of the windows.
 
-    padding: Tensor  # [3, 1, C'] what a padded token becomes in queries, keys and values
+    What all keys have in common moves all scores of a query alike, and what all values have in
+    common passes through an average as it is: the bias of the keys is left out, and that of the
+    values goes into the last projection. A padded token, which projects to these biases, thus has
+    keys and values of zero. The largest of queries may be found before their bias is added.
+    """
 
-    def __init__(self, attention: WindowAttention, side_map: int) -> None:
+    bias: Tensor  # [heads, 1, d] of the queries
+
+    def __init__(
+        self, attention: WindowAttention, windows: Tensor, order: Tensor, back: Tensor
+    ) -> None:
+        """Windows cut up a map whose tokens come in as `order` and go out as `back`."""
         super().__init__()
         self.heads, self.pool = attention.heads, attention.pool
-        self.side = attention.window or side_map
-        into, back = _window_order(side_map, side_map, self.side, self.pool, CPU)
-        self.into, self.back = Rearranged(into), Rearranged(back)
-        self.padded = len(into) > side_map**2
-        weights, biases = attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)
-        scale = (len(biases[0]) // self.heads) ** -0.5  # maxima of scaled queries are scaled too
-        self.projections = nn.ModuleList(
-            linear(weight * factor, bias * factor)
-            for weight, bias, factor in zip(weights, biases, (scale, 1.0, 1.0), strict=True)
+        self.cells = len(windows) if not attention.window else attention.window**2
+        self.padded = len(windows) > len(order)
+        if self.padded:
+            nothing = torch.tensor([len(order)])
+            self.into = Rearranged(torch.cat((places(order), nothing))[windows])
+            out = halved_order(windows, int(len(order) ** 0.5)) if self.pool else windows
+            stand = torch.zeros(len(back) + 1, dtype=torch.long)
+            stand[out] = torch.arange(len(out))
+            self.back = Rearranged(stand[back])
+        query, key, value = attention.qkv.weight.chunk(3)
+        query_bias, _, value_bias = attention.qkv.bias.chunk(3)
+        scale = (len(query_bias) // self.heads) ** -0.5  # maxima of scaled queries scale too
+        self.query, self.key, self.value = (
+            Heads(weight, self.heads) for weight in (query * scale, key, value)
         )
-        self.register_buffer(
-            "padding", torch.stack([cast(nn.Linear, p).bias for p in self.projections])[:, None]
-        )
-        self.proj = attention.proj
+        bias = (query_bias * scale).detach().view(self.heads, 1, -1)
+        self.register_buffer("bias", bias.clone())
+        proj = attention.proj
+        self.proj = linear(proj.weight, proj.weight @ value_bias + proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[HW, C] -> [HW, C'], or [HW / 4, C'] with pooling."""
-        if not self.padded:
-            x = self.into(x)
-        q, k, v = (self._windows(x, i) for i in range(3))
-        side = self.side
+        """[T, C] -> [T, C'], or [T / 4, C'] with pooling."""
+        q, k, v = (self._windows(part(x)) for part in (self.query, self.key, self.value))
         if self.pool:
-            side //= 2
-            q = halved(q, self.side).flatten(1, 2)
-        q, k, v = (self._heads(t) for t in (q, k, v))
+            q = quartered(q)
+        q = (q.view(self.heads, -1, q.shape[-1]) + self.bias).view(q.shape)
         out = (q @ k.transpose(-1, -2)).softmax(-1) @ v
-        if self.heads > 1:
-            out = out.transpose(1, 2)
-        width = self.proj.in_features
-        projected: Tensor = self.proj(self.back(out.reshape(-1, width)))
+        out = out.view(self.heads, -1, out.shape[-1])
+        rows = out.transpose(0, 1).flatten(1) if self.heads > 1 else out[0]
+        projected: Tensor = self.proj(self.back(rows) if self.padded else rows)
         return projected
 
-    def _windows(self, x: Tensor, which: int) -> Tensor:
-        """Project, and cut into windows: [windows, side², C']."""
-        x = self.projections[which](x)
+    def _windows(self, x: Tensor) -> Tensor:
+        """Cut [heads, T, d] up: [heads · windows, side², d]."""
         if self.padded:
-            x = self.into(torch.cat((x, self.padding[which])))
-        return x.view(-1, self.side**2, x.shape[-1])
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """[windows, T, C'] -> [windows, heads, T, d]; with one head as it is."""
-        if self.heads == 1:
-            return x
-        return x.view(len(x), x.shape[1], self.heads, -1).transpose(1, 2)
-
-
-def halved(x: Tensor, side: int) -> Tensor:
-    """Take the maximum of each 2x2 block of a square map: [B, side², C] -> [B, side/2, …, C]."""
-    pairs = x.view(len(x), side, side // 2, 2, x.shape[-1])
-    wide = torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])
-    rows = wide.view(len(x), side // 2, 2, side // 2, x.shape[-1])
-    return torch.maximum(rows[:, :, 0], rows[:, :, 1])
+            x = self.into(torch.cat((x, x.new_zeros(self.heads, 1, x.shape[-1])), dim=1))
+        return x.reshape(-1, self.cells, x.shape[-1])
 
 
 class Block(nn.Module):
-    """HieraBlock on the tokens of one map."""
+    """HieraBlock on the tokens of a map, which it leaves in the order that suits it.
 
-    def __init__(self, block: HieraBlock, side_map: int) -> None:
+    Nothing but attention in windows and pooling asks where a token stands, so tokens are moved
+    only where the next block needs another order than the last.
+    """
+
+    def __init__(self, block: HieraBlock, side_map: int, order: Tensor) -> None:
+        """Tokens come in as `order` and go out as `self.order`."""
         super().__init__()
-        self.side_map, self.pool = side_map, block.pool
+        self.pool, window = block.pool, block.attn.window
+        windows = window_order(side_map, window or side_map, self.pool)
+        wanted = order  # attention over the whole map takes any
+        if len(windows) > len(order):  # padded windows are cut after the projections
+            wanted = window_order(side_map, side_map, True) if self.pool else order
+        elif window or self.pool:
+            wanted = windows
+        self.order = halved_order(wanted, side_map) if self.pool else wanted
+        self.arrange = Rearranged(places(order)[wanted])
         self.norm1, self.norm2 = block.norm1, block.norm2
-        self.attn = WindowAttend(block.attn, side_map)
+        self.attn = WindowAttend(block.attn, windows, wanted, self.order)
         self.mlp = block.mlp
         self.proj = cast("nn.Linear | None", getattr(block, "proj", None))
 
     def forward(self, x: Tensor) -> Tensor:
         """[HW, C] -> [HW, C'], or [HW / 4, C'] with pooling."""
+        x = self.arrange(x)
         normed = self.norm1(x)
         if self.proj is not None:
             x = self.proj(normed)
             if self.pool:
-                x = halved(x[None], self.side_map).flatten(0, 2)
+                x = quartered(x)
         x = x + self.attn(normed)
         renewed: Tensor = x + self.mlp(self.norm2(x))
         return renewed
@@ -125,18 +182,20 @@ class Lateral(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, first: nn.Conv2d, second: nn.Conv2d, side: int) -> None:
+    def __init__(self, first: nn.Conv2d, second: nn.Conv2d, back: Tensor) -> None:
+        """`back` is where each token of the map stands among those that come in."""
         super().__init__()
         assert first.bias is not None
         assert second.bias is not None
         outer = second.weight.detach().flatten(1)
-        self.side = side
+        self.side, self.arrange = int(len(back) ** 0.5), Rearranged(back)
         self.register_buffer("weight", outer @ first.weight.detach().flatten(1))
         self.register_buffer("bias", (outer @ first.bias + second.bias).detach()[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply from the left: the channels then come first by themselves."""
-        return torch.addmm(self.bias, self.weight, x.T).view(1, -1, self.side, self.side)
+        drawn = torch.addmm(self.bias, self.weight, self.arrange(x).T)
+        return drawn.view(1, -1, self.side, self.side)
 
 
 class EncodeImage(nn.Module):
@@ -149,25 +208,32 @@ class EncodeImage(nn.Module):
         trunk, decoder = model.image_encoder.trunk, model.sam_mask_decoder
         side = model.config.image_size // 4
         self.patches = trunk.patch_embed.proj
-        self.register_buffer("place", trunk.position(side, side).detach().flatten(0, 2))
+        place = trunk.position(side, side).detach().flatten(0, 2)
         sides = [side // 2**stage for stage in range(4)]
         self.stage_ends = trunk.stage_ends
         self.blocks = nn.ModuleList()
-        for block in trunk.blocks:
-            block = cast(HieraBlock, block)
-            self.blocks.append(Block(block, side))
-            side = side // 2 if block.pool else side
+        order = torch.arange(side**2)
+        orders = []  # of the four maps
+        for number, given in enumerate(trunk.blocks):
+            block = Block(cast(HieraBlock, given), side, order)
+            self.blocks.append(block)
+            order, side = block.order, side // 2 if block.pool else side
+            if number in self.stage_ends:
+                orders.append(order)
+        back = [places(kept) for kept in orders]
         level_32, level_16, level_8, level_4 = (
             cast(PyramidLevel, level).conv for level in model.image_encoder.neck.convs
         )
-        self.level_4 = Lateral(level_4, decoder.conv_s0, sides[0])
-        self.level_8 = Lateral(level_8, decoder.conv_s1, sides[1])
+        self.register_buffer("place", place)
+        self.level_4 = Lateral(level_4, decoder.conv_s0, back[0])
+        self.level_8 = Lateral(level_8, decoder.conv_s1, back[1])
         self.level_16, self.level_32 = (
             linear(level.weight.flatten(1), level.bias) for level in (level_16, level_32)
         )
         coarsest = torch.arange(sides[3] ** 2).view(1, 1, sides[3], sides[3]).float()
         nearest = F.interpolate(coarsest, scale_factor=2.0, mode="nearest").long().flatten()
-        self.enlarge = Rearranged(nearest)
+        self.enlarge = Rearranged(back[3][nearest][orders[2]])
+        self.arrange = Rearranged(back[2])
         self.side = sides[2]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -180,5 +246,5 @@ class EncodeImage(nn.Module):
                 maps.append(x)
         map_4, map_8, map_16, map_32 = maps
         coarse = self.level_16(map_16) + self.enlarge(self.level_32(map_32))
-        coarse = coarse.T.reshape(1, -1, self.side, self.side)
+        coarse = self.arrange(coarse).T.reshape(1, -1, self.side, self.side)
         return coarse, self.level_4(map_4), self.level_8(map_8)

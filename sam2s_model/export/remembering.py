@@ -13,6 +13,8 @@ from sam2s_model.layers import LayerNorm2d
 from sam2s_model.memory import ConvNextBlock
 from sam2s_model.model import Sam2s
 
+MASK_SCALE = 20.0  # the encoder takes probabilities 0..1 as -10..10
+
 
 class MixBlock(nn.Module):
     """ConvNextBlock whose channels come last from its norm on, with its scale folded in."""
@@ -34,6 +36,34 @@ class MixBlock(nn.Module):
         return renewed
 
 
+class HalvingStep(nn.Module):
+    """A strided convolution of the mask, normalised over channels and activated.
+
+    The mean over channels is taken out of the convolution's weights, where it costs nothing.
+    """
+
+    weight: Tensor  # [C, 1, 1]
+    bias: Tensor  # [C, 1, 1]
+
+    def __init__(self, conv: nn.Conv2d, norm: LayerNorm2d, scale: float) -> None:
+        """The input comes divided by `scale`."""
+        super().__init__()
+        assert conv.bias is not None
+        weight = (conv.weight - conv.weight.mean(0)) * scale
+        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, 3, stride=2, padding=1)
+        self.conv.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.conv.bias = nn.Parameter((conv.bias - conv.bias.mean()).detach(), requires_grad=False)
+        self.register_buffer("weight", norm.weight.detach()[:, None, None].clone())
+        self.register_buffer("bias", norm.bias.detach()[:, None, None].clone())
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C', H/2, W/2]."""
+        x = self.conv(x)
+        scale = torch.rsqrt((x * x).mean(1, keepdim=True) + self.eps)
+        return F.gelu(x * scale * self.weight + self.bias)
+
+
 class EncodeMemory(nn.Module):
     """Sam2s.encode_memory."""
 
@@ -43,7 +73,18 @@ class EncodeMemory(nn.Module):
         super().__init__()
         encoder = model.memory_encoder
         self.size = model.config.image_size
-        self.masks, self.image = encoder.mask_downsampler, encoder.pix_feat_proj
+        parts = list(encoder.mask_downsampler.encoder)
+        convs, norms = parts[:-1:3], parts[1::3]
+        self.masks = nn.Sequential(
+            *(
+                HalvingStep(
+                    cast(nn.Conv2d, conv), cast(LayerNorm2d, norm), 1.0 if number else MASK_SCALE
+                )
+                for number, (conv, norm) in enumerate(zip(convs, norms, strict=True))
+            ),
+            parts[-1],
+        )
+        self.image = encoder.pix_feat_proj
         self.blocks = nn.ModuleList(
             MixBlock(cast(ConvNextBlock, block)) for block in encoder.fuser.layers
         )
@@ -59,7 +100,7 @@ class EncodeMemory(nn.Module):
         masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         certain = binary[:, None, None, None]
         masks = torch.where(certain, (masks > 0).to(masks), masks.sigmoid())
-        x = self.image(coarse) + self.masks(masks * 20.0 - 10.0)
+        x = self.image(coarse) + self.masks(masks - 0.5)
         for block in self.blocks:
             x = block(x)
         cells = x.shape[2] * x.shape[3]
