@@ -13,9 +13,9 @@ from sam2s_model.commands.options import (
     add_score_options,
     add_tracker_options,
     add_work_options,
-    available_provider,
     command_line,
     path_text,
+    working_device,
 )
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ def _run(args: argparse.Namespace) -> int:
         Source(name, path_text(args.masks), path_text(args.classes), args.split)
         for name in args.source
     ]
-    device = args.device
-    if args.runtime == "onnx":
-        device = available_provider(device, args.allow_fallback)
+    device = working_device(args.runtime, args.device, args.allow_fallback)
     settings = Settings(
         StreamTrackerSpec(
             weights=args.weights,

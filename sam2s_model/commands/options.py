@@ -86,13 +86,20 @@ def add_allow_fallback(group: Options) -> None:
     )
 
 
-def available_provider(provider: str, allow_fallback: bool) -> str:
-    """Give the provider of ONNX Runtime that will work, so that results name it."""
+def working_device(runtime: str, device: str, allow_fallback: bool) -> str:
+    """Give the device, or with onnx the provider, that will be used, so that results name it."""
     if not allow_fallback:
-        return provider  # a missing one is refused when the graphs are loaded
+        return device  # a missing one is refused when the network is loaded
+    from sam2s_model.runtime.base import RuntimeUnavailableError
+
+    if runtime != "onnx":
+        raise RuntimeUnavailableError(
+            f"--allow-fallback is about providers of runtime 'onnx', and the runtime is "
+            f"'{runtime}': leave it, or choose --runtime onnx"
+        )
     from sam2s_model.runtime.onnx import choose_provider
 
-    return choose_provider(provider, allow_fallback)
+    return choose_provider(device, allow_fallback)
 
 
 def add_score_options(group: Options) -> None:

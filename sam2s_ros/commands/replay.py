@@ -12,9 +12,9 @@ from sam2s_model.commands.options import (
     add_score_options,
     add_tracker_options,
     add_work_options,
-    available_provider,
     command_line,
     path_text,
+    working_device,
 )
 from sam2s_ros.commands.bag_options import add_bag_options
 
@@ -174,7 +174,7 @@ def _settings(args: argparse.Namespace) -> ReplaySettings:
     if args.device is not None:
         node = node.changed({"provider" if node.runtime == "onnx" else "device": args.device})
     if node.allow_fallback:  # the provider that works is the one that the results shall name
-        node = node.changed({"provider": available_provider(node.provider, True)})
+        node = node.changed({"provider": working_device(node.runtime, node.provider, True)})
     return ReplaySettings(
         node=node,
         inputs=Inputs(

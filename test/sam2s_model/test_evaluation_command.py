@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 from collections.abc import Iterator
@@ -197,6 +198,7 @@ def test_part_of_the_clips_is_enough(
         (("data", "--jobs", "0"), "at least one"),
         (("data", "--weights", "none-such"), "none-such"),
         (("data", "--runtime", "onnx", "--weights", "data", "--quiet"), "no finished export"),
+        (("data", "--allow-fallback"), "choose --runtime onnx"),
         (("compare", "x", "y"), "results"),
         (("merge", "x", "--out", "y"), "run.json"),
     ],
@@ -215,6 +217,30 @@ def test_mistakes_are_one_sentence(
     assert message in said
     assert said.startswith("sam2s eval: ")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_fallback_to_the_cpu_is_said_before_anything_is_loaded(
+    data: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    words = (data, "--runtime", "onnx", "--weights", data, "--device", "cuda", "--quiet")
+    assert call(*words, "--allow-fallback") == 2
+    assert "provider 'cuda' is not available" in caplog.text
+    assert "running on the CPU" in caplog.text
+    assert "no finished export" in capsys.readouterr().err, "it is on the CPU by then"
+
+
+def test_the_options_offer_all_that_the_library_has() -> None:
+    from sam2s_model.commands import options
+    from sam2s_model.config import MEMORY_POLICIES
+    from sam2s_model.metrics import FRAME_RULES, MIN_ABSENCE
+
+    assert sorted(options.MEMORY_POLICIES) == sorted(MEMORY_POLICIES)
+    assert sorted(options.FRAME_RULES) == sorted(FRAME_RULES)
+    parser = argparse.ArgumentParser()
+    options.add_score_options(parser)
+    assert parser.parse_args([]).min_absence == MIN_ABSENCE
 
 
 def test_the_key_follows_the_weights(tmp_path: Path, weights: str) -> None:

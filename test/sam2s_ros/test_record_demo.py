@@ -74,6 +74,13 @@ def test_it_is_replayed_without_any_further_word(recorded, tmp_path):
     assert results["scores"]["targets"]
 
 
+def test_the_options_offer_every_form_of_a_bag():
+    from sam2s_ros.bags.writer import COMPRESSIONS, STORAGES
+    from sam2s_ros.commands import bag_options
+
+    assert (bag_options.STORAGES, bag_options.COMPRESSIONS) == (STORAGES, COMPRESSIONS)
+
+
 def test_what_cannot_be_recorded(recorded, tmp_path, capsys):
     from sam2s_model import cli
 
