@@ -43,15 +43,19 @@ def draw_labels(labels: Labels, layers: Sequence[Layer]) -> Labels:
 def _share_out(labels: Labels, layers: Sequence[Layer]) -> None:
     """Draw anew where rectangles overlap, each pixel for the one that is most certain of it."""
     rows, columns = _shared([layer.patch for layer in layers])
-    best = np.full(labels.shape, -np.inf, np.float32)
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+    best = np.full(shape, -np.inf, np.float32)
     for layer in layers:
-        patch = layer.patch
-        part = (_common(rows, patch.rows), _common(columns, patch.columns))
-        own = (_moved(part[0], patch.y0), _moved(part[1], patch.x0))
-        certainty = layer.logits(*part)
-        better = patch.pixels[own] & (certainty > best[part])
-        np.copyto(best[part], certainty, where=better)
-        np.copyto(labels[part], layer.value, where=better)
+        y, x = _common(rows, layer.patch.rows), _common(columns, layer.patch.columns)
+        if y.start == y.stop or x.start == x.stop:
+            continue
+        bits = _bits(layer)[_moved(y, layer.patch.y0), _moved(x, layer.patch.x0)]
+        certainty = layer.logits(y, x)
+        known, region = best[_moved(y, rows.start), _moved(x, columns.start)], labels[y, x]
+        better = np.asarray(cv2.compare(certainty, known, cv2.CMP_GT), np.uint8) * bits  # 255 or 0
+        cv2.copyTo(certainty, better, known)
+        np.bitwise_and(region, ~better, region)
+        np.bitwise_or(region, better & np.uint8(layer.value), region)
 
 
 def _common(a: slice, b: slice) -> slice:
