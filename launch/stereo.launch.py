@@ -1,6 +1,7 @@
 """Starts one tracker for each eye of a stereo endoscope, in the namespaces left and right.
 
 ros2 launch sam2s_ros stereo.launch.py left:=/stereo/left/image_raw right:=/stereo/right/image_raw
+Parameters of one eye alone, such as its autosave_path, stand under /left/tracker in params_file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Starts the tracker and brings it up, again after a crash.
 
 ros2 launch sam2s_ros tracker.launch.py image:=/camera/image_raw model:=nano rviz:=true
+All arguments: ros2 launch sam2s_ros tracker.launch.py --show-args
 """
 
 from __future__ import annotations
