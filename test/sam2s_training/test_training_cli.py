@@ -102,7 +102,7 @@ def test_a_recipe_is_shown_with_all_its_defaults(capsys):
     assert main(["train", "nano", "--show", "--set", "optim.lr=0.125"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert parse_recipe(shown, "shown") == load_recipe("nano", ["optim.lr=0.125"])
-    assert shown["phases"][0]["losses"]["focal"] == 20.0
+    assert shown["phases"][0]["losses"]["iou"] == 1.0
 
 
 def test_an_ablation_is_refused_under_torchrun(monkeypatch, capsys):

@@ -535,7 +535,10 @@ class Unroll(nn.Module):
             ledger.add("class_right", right.float(), sure, rows.clip[tracked])
 
     def _learn_grouping(self, ledger: _Ledger, features: Features, clips: Sequence[Clip]) -> None:
-        """Tell the targets of each frame apart by its features, prompts and memory aside."""
+        """Tell the targets of each clip apart by features alone, prompts and memory aside.
+
+        A target's features must be alike over all its frames: memory finds it again by them.
+        """
         size = features.fine_4.shape[-2:]
         counted = torch.ones(1, dtype=torch.bool, device=features.coarse.device)
         for i, clip in enumerate(clips):
@@ -543,11 +546,12 @@ class Unroll(nn.Module):
                 F.normalize(F.interpolate(level[i], size=size, mode="bilinear"), dim=1)
                 for level in features
             ]
-            shares = F.adaptive_avg_pool2d(clip.masks.float(), size)
+            # The frames one below the other, as one tall picture.
+            places = torch.cat(levels, dim=1).transpose(0, 1).flatten(1, 2)
+            shares = F.adaptive_avg_pool2d(clip.masks.float(), size).flatten(1, 2)
+            loss = losses.grouping_loss(places, shares)
             owner = torch.full((1,), i, device=counted.device)
-            for t, joined in enumerate(torch.cat(levels, dim=1)):
-                loss = losses.grouping_loss(joined, shares[:, t])
-                ledger.add("grouping", loss[None], counted, owner)
+            ledger.add("grouping", loss[None], counted, owner)
 
     def _output(self, ledger: _Ledger, drawn: Tensor) -> UnrollOutput:
         weighted = ("focal", "dice", "iou", "presence", "semantic", "grouping")
