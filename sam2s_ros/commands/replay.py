@@ -234,8 +234,10 @@ def _tell(results: dict[str, Any]) -> str:
         rows.append([*row, percent(scores.get(target["name"], {}).get("jf"))])
     header = ["target", "class", "from frame", "frames", "tracked %", "IoU est. %", "J&F %"]
     timing = results["timing"]
+    resumed = timing["resumed_at"]
+    before = f"; {resumed} of them by a replay that was interrupted" if resumed else ""
     return (
         markdown_table(header, rows)
-        + f"\n{results['input']['frames']} frames, {timing['frames_per_second']:.1f} a second; "
-        f"{len(results['suspects'])} identity switches suspected"
+        + f"\n{results['input']['frames']} frames, {timing['frames_per_second']:.1f} a second"
+        f"{before}; {len(results['suspects'])} identity switches suspected"
     )

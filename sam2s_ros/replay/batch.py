@@ -1,7 +1,7 @@
 """Many bags: in several processes, one shard of them or all, going on where it stopped.
 
-A bag is the unit: what was finished stays, a bag that was interrupted begins anew. `status.json`
-of a bag that failed says why; it is tried again the next time.
+What was finished stays, a bag that was interrupted goes on from its journal. `failures.json` says
+why bags failed; they are tried again the next time.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import pickle
 import shutil
 import struct
@@ -28,6 +29,8 @@ from sam2s_model.result import FrameResult, TargetResult, TrackState
 from sam2s_ros.replay.errors import ReplayError
 from sam2s_ros.session import PromptRequest, SessionEvent, SessionResult
 from sam2s_ros.state_file import StateFileError, read_state, write_state
+
+LOG = logging.getLogger(__name__)
 
 EVERY = 250  # frames between two savings at most …
 SECONDS = 20.0  # … and seconds: a slow machine's work is worth as much
@@ -76,7 +79,10 @@ class Journal:
         self._kept = self._read_state()
         self._file: BinaryIO | None = None
         self._length = int(self._kept.get("bytes", 0))
-        if not self._kept:
+        if not self._kept and folder.is_dir():
+            LOG.warning(
+                "%s is of another bag, other settings, other code or damaged: begun anew", folder
+            )
             self.remove()
 
     @property

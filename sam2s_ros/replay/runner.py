@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from sam2s_ros.replay.journal import EVERY, Journal, JournalError
 from sam2s_ros.replay.passage import PROMPTS_FILE, Passage, Progress, bag_name, silent, video_file
 from sam2s_ros.replay.results import RESULTS, load_results
 from sam2s_ros.replay.settings import ReplaySettings
+
+LOG = logging.getLogger(__name__)
 
 NEW = "new"  # the folder of the results while they are being made
 MARK = "input.json"  # tells whether a finished replay is the one that is asked for
@@ -55,7 +58,8 @@ def replay_bag(
         journal = Journal(part / "journal", sure, save_every)
         try:
             results = Passage(bag, settings, tracker, journal).run(_anew(part), command, progress)
-        except JournalError:  # damaged, or of a machine that counts otherwise
+        except JournalError as error:  # damaged, or of a machine that counts otherwise
+            LOG.warning("%s: begun anew", error)
             journal.remove()
             results = Passage(bag, settings, tracker, journal).run(_anew(part), command, progress)
         (part / NEW / MARK).write_text(mark, encoding="utf-8")
@@ -75,11 +79,13 @@ def _workshop(out: Path) -> Iterator[Path]:
     with (part / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise OutputExistsError(
                 f"another process is replaying into {out} just now: wait for it, or give another "
                 "--out"
             ) from error
+        except OSError:
+            pass  # a network file system without locks: there it is for the user to see to
         try:
             yield part
         except BaseException as error:
