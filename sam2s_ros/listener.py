@@ -8,6 +8,7 @@ for, so its messages neither cost that nor wait behind a service.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from rclpy.subscription import Subscription
 
 NANO = 1_000_000_000
 LOOK = 0.25  # seconds after which the thread looks whether ROS was shut down
+PAUSE = 0.01  # seconds after a failure, so that one that lasts takes no core
 CLOSE_SECONDS = 2.0  # for a callback that is running when the listener is closed
 
 
@@ -95,14 +97,17 @@ class Listener:
             wait_set.add_subscription(source)
             wait_set.add_guard_condition(self._wake)
             wait_set.wait(round(LOOK * NANO))
-            if self._closed or source.pointer not in wait_set.get_ready_entities("subscription"):
-                continue
+            if source.pointer in wait_set.get_ready_entities("subscription") and not self._closed:
+                self._take(source)
+
+    def _take(self, source: Any) -> None:
+        """Take a message, if it is still there, and call back."""
+        try:
             taken = source.take_message(self._subscription.msg_type, False)
             if taken is not None:
-                self._call(taken[0])
-
-    def _call(self, message: Any) -> None:
-        try:
-            self._callback(message)
+                self._callback(taken[0])
         except Exception as error:
+            if not self._context.ok():
+                return
             self._trouble(f"a message could not be processed: {error!r}")
+            time.sleep(PAUSE)
