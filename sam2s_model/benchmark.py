@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from sam2s_model.model import Sam2s
 from sam2s_model.prompt import Prompt
 from sam2s_model.random_weights import lively_model
 from sam2s_model.reference import ReferenceTracker
+from sam2s_model.runtime.onnx_graph import OnnxOptions
 from sam2s_model.table import markdown_table
 from sam2s_model.tracker import StreamTracker
 
@@ -53,6 +54,12 @@ class Setting(NamedTuple):
     allow_fallback: bool = False  # to the CPU, where the provider is not available
 
 
+def onnx_contender(name: str) -> tuple[str, OnnxOptions | None]:
+    """Take apart a name such as `onnx:spinning=off`: one of ONNX, and its options."""
+    runtime, colon, options = name.partition(":")
+    return runtime, OnnxOptions.parse(options) if colon else None
+
+
 class Contender(Protocol):
     """A tracker in a benchmark."""
 
@@ -65,14 +72,15 @@ class OurContender:
 
     def __init__(self, setting: Setting, name: str, prompts: Mapping[str, Prompt]) -> None:
         memory = memory_settings(setting)
-        if name in setting.exports:
-            folder = setting.exports[name]
+        runtime, options = onnx_contender(name)
+        if runtime in setting.exports:
             self.tracker = StreamTracker(
-                folder,
+                setting.exports[runtime],
                 memory,
                 runtime="onnx",
                 provider=setting.provider,
                 allow_fallback=setting.allow_fallback,
+                onnx=options,
             )
         else:
             model = build_model(setting)
@@ -120,6 +128,7 @@ class Timing:
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     overlap: list[float] = field(default_factory=list)  # mask IoU with the fp32 tracker's
     peak_mb: float = 0.0  # of a process that runs only this contender
+    cpu_ms: list[float] = field(default_factory=list)  # of all threads, on each frame
     memories: int = 0  # spatial memories attended to when the measurement ended
 
     @property
@@ -143,7 +152,9 @@ def build_model(setting: Setting) -> Sam2s:
         from sam2s_model.loading import load_model
 
         return load_model(setting.weights, image_size=setting.image_size)
-    return lively_model(ModelConfig.preset(setting.preset, image_size=setting.image_size))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of the tensors that SAM 2.1 lacks, so that exports fit the next run
+        return lively_model(ModelConfig.preset(setting.preset, image_size=setting.image_size))
 
 
 def memory_settings(setting: Setting) -> MemorySettings:
@@ -218,12 +229,14 @@ def compare(
             # Another one goes first on each frame, so that none always finds the cache warm.
             turn = number % len(contenders)
             for name in [*contenders[turn:], *contenders[:turn]]:
-                begin = perf_counter()
+                begin, worked = perf_counter(), process_time()
                 masks[name], stages = running[name].step(frame)
                 elapsed = (perf_counter() - begin) * 1e3
+                worked = (process_time() - worked) * 1e3
                 if number < warmup:
                     continue
                 timings[name].frames_ms.append(elapsed)
+                timings[name].cpu_ms.append(worked)
                 for stage in STAGES:
                     kept = timings[name].stages_ms.setdefault(stage, [])
                     kept.append(stages.get(stage, 0.0))
@@ -268,7 +281,7 @@ def _overlaps(ours: Masks, theirs: Masks) -> list[float]:
 def report(timings: Sequence[Timing], label: Callable[[str], str]) -> str:
     """Lay out the timings as a Markdown table; ratios are to the first contender's time."""
     header = ["targets", "tracker", *(f"{s} ms" for s in STAGES)]
-    header += ["frame ms", "p95 ms", "FPS", "ratio", "peak MB", "IoU to fp32", "memories"]
+    header += ["frame ms", "p95 ms", "FPS", "ratio", "peak MB", "IoU to fp32", "CPU ms", "memories"]
     rows = []
     first: dict[int, float] = {}
     for timing in timings:
@@ -284,6 +297,7 @@ def report(timings: Sequence[Timing], label: Callable[[str], str]) -> str:
                 f"{base / timing.median_ms:.2f}",
                 f"{timing.peak_mb:.0f}" if timing.peak_mb else "n/a",
                 f"{statistics.mean(timing.overlap):.4f}",
+                f"{statistics.median(timing.cpu_ms):.1f}" if timing.cpu_ms else "n/a",
                 timing.memories or "n/a",
             ]
         )

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         default="torch",
-        help="runtimes to compare: torch, onnx, onnx-fp16, onnx-int8; the model is exported first",
+        help="runtimes to compare: torch, onnx, onnx-fp16, onnx-int8; the model is exported first. "
+        "Options of ONNX Runtime follow a colon: onnx,onnx:spinning=off,onnx:threads=1+arena=off",
     )
     parser.add_argument(
         "--exports", type=Path, help="folder that keeps the exports for the next run [temporary]"
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     counts = _numbers(args.targets)
     runtimes = args.runtime.split(",")
     for runtime in runtimes:
-        if runtime != "torch" and runtime not in benchmark.ONNX:
+        if runtime != "torch" and benchmark.onnx_contender(runtime)[0] not in benchmark.ONNX:
             raise benchmark.BenchmarkError(
                 f"there is no runtime '{runtime}'; choose from torch, {', '.join(benchmark.ONNX)}"
             )
@@ -115,10 +116,11 @@ def run(args: argparse.Namespace) -> int:
         height=height,
     )
     contenders = [*([benchmark.REFERENCE] if args.against else []), *precisions]
-    exported = [runtime for runtime in runtimes if runtime in benchmark.ONNX]
+    exported = [runtime for runtime in runtimes if runtime != "torch"]
     timings = []
     with tempfile.TemporaryDirectory() as temporary:
-        folders = {name: (args.exports or Path(temporary)) / name for name in exported}
+        kinds = {benchmark.onnx_contender(name)[0] for name in exported}
+        folders = {name: (args.exports or Path(temporary)) / name for name in kinds}
         for name, folder in sorted(folders.items()):  # fp32 first, the others are made of it
             traced = folders.get("onnx") if name != "onnx" else None
             benchmark.export_contender(setting, name, folder, traced)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ class OnnxOptions:
     # its shapes never change. None: with CUDA and TensorRT, which plan for shapes; a CPU computes
     # what it is given, so there the fullest target's slots are enough.
     fixed_slots: bool | None = None
+    # Whether threads deal out the targets among them, where that comes out even, and each runs the
+    # stages of its own alone; otherwise all of them share every operator. Only on a CPU.
+    share_targets: bool = True
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -52,6 +56,28 @@ class OnnxOptions:
                 f"there is no optimisation '{self.optimisation}'; choose one of "
                 f"{', '.join(OPTIMISATION)}"
             )
+
+    @staticmethod
+    def parse(text: str) -> OnnxOptions:
+        """Read options as commands take them: `threads=2+spinning=off+optimisation=basic`."""
+        kinds = {option.name: option.default for option in fields(OnnxOptions)}
+        given: dict[str, Any] = {}
+        for part in text.split("+"):
+            name, _, value = part.partition("=")
+            if name not in kinds:
+                raise RuntimeUnavailableError(
+                    f"ONNX Runtime has no option '{name}'; its options are {', '.join(kinds)}"
+                )
+            if name == "optimisation":
+                given[name] = value
+            elif name == "threads" and value.isdigit():
+                given[name] = int(value)
+            elif name != "threads" and value in ("on", "off"):
+                given[name] = value == "on"
+            else:
+                wanted = "a number" if name == "threads" else "on or off"
+                raise RuntimeUnavailableError(f"option {name} must be {wanted}, not '{value}'")
+        return OnnxOptions(**given)
 
 
 def import_onnxruntime() -> Any:
@@ -85,30 +111,57 @@ class OnnxGraph:
         # TensorRT takes its tensors from CUDA memory too.
         self.device = torch.device("cpu" if provider == "cpu" else "cuda")
         self._check(path, fingerprint)
+        # Who runs a share of the targets: this thread and those of the pool, each on its own.
+        self.threads = options.threads or torch.get_num_threads()
+        self._alone: Any = None
+        if provider == "cpu" and options.share_targets and self.threads > 1 and _by_target(ports):
+            single = replace(options, threads=1)
+            self._alone = _open(ort, path, ports, provider, single, capacities)
+            self._pool = ThreadPoolExecutor(self.threads - 1, f"sam2s {path.stem}")
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Run on tensors in the order of the ports; outputs are new tensors."""
-        binding = self.session.io_binding()
         sizes: dict[str, int] = {}
-        kept = []  # contiguous copies must live until the run has ended
+        given = []  # contiguous copies, which must live until the run has ended
         for port, tensor in zip(self.ports.inputs, inputs, strict=True):
-            tensor = tensor.detach().to(port.dtype).contiguous()
-            kept.append(tensor)
+            given.append(tensor.detach().to(port.dtype).contiguous())
             for name, size in zip(port.shape, tensor.shape, strict=True):
                 if isinstance(name, str):
                     sizes[name] = size
-            binding.bind_input(*self._place(port, tensor))
         outputs = [
             torch.empty(port.sized(sizes), dtype=port.dtype, device=self.device)
             for port in self.ports.outputs
         ]
-        for port, tensor in zip(self.ports.outputs, outputs, strict=True):
-            binding.bind_output(*self._place(port, tensor))
         if self.device.type == "cuda":
             # ONNX Runtime has a stream of its own and waits for it; torch's must have ended too.
             torch.cuda.current_stream(self.device).synchronize()
-        self.session.run_with_iobinding(binding)
+        targets = sizes.get(TARGETS, 0)
+        if self._alone is None or not targets or targets % self.threads:
+            self.session.run_with_iobinding(self._bound(self.session, given, outputs, slice(None)))
+            return outputs
+        share = targets // self.threads
+        first, *others = (
+            self._bound(self._alone, given, outputs, slice(begin, begin + share))
+            for begin in range(0, targets, share)
+        )
+        running = [self._pool.submit(self._alone.run_with_iobinding, other) for other in others]
+        self._alone.run_with_iobinding(first)
+        for run in running:
+            run.result()
         return outputs
+
+    def _bound(
+        self, session: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], rows: slice
+    ) -> Any:
+        """Bind some of the targets' rows, and all of what belongs to no target."""
+        binding = session.io_binding()
+        for bind, ports, tensors in (
+            (binding.bind_input, self.ports.inputs, inputs),
+            (binding.bind_output, self.ports.outputs, outputs),
+        ):
+            for port, tensor in zip(ports, tensors, strict=True):
+                bind(*self._place(port, tensor[rows] if port.shape[0] == TARGETS else tensor))
+        return binding
 
     def _place(self, port: Port, tensor: Tensor) -> tuple[Any, ...]:
         """Where a tensor lies, as a binding wants to know it."""
@@ -140,6 +193,10 @@ class OnnxGraph:
                 f"{path.name} was exported from other weights than the manifest names: export "
                 "again with `sam2s export`"
             )
+
+
+def _by_target(ports: Ports) -> bool:
+    return any(port.shape[0] == TARGETS for port in ports.inputs)
 
 
 def available_providers() -> list[str]:

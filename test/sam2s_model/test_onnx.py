@@ -121,8 +121,10 @@ def test_results_do_not_depend_on_other_targets() -> None:
         OnnxOptions(arena=False, memory_pattern=False),
         OnnxOptions(optimisation="none"),
         OnnxOptions(fixed_slots=True),
+        OnnxOptions(threads=2, share_targets=True),
+        OnnxOptions(threads=3, share_targets=False),
     ],
-    ids=["threads", "waiting", "memory", "optimisation", "fixed slots"],
+    ids=["threads", "waiting", "memory", "optimisation", "fixed slots", "shares", "no shares"],
 )
 def test_options_change_no_result(options: OnnxOptions) -> None:
     alike(run(tracker(onnx=options), 0, 8), run(tracker(), 0, 8), logits=1e-4)
@@ -140,6 +142,35 @@ def test_options_reach_the_sessions() -> None:
         OnnxOptions(threads=0)
     with pytest.raises(RuntimeUnavailableError, match="there is no optimisation 'max'"):
         OnnxOptions(optimisation="max")
+
+
+def test_threads_that_share_targets_out_give_each_its_own() -> None:
+    """With two threads, two targets run apart, three together, and four apart in pairs."""
+    apart, together = (tracker(onnx=OnnxOptions(threads=t, share_targets=t > 1)) for t in (2, 1))
+    marks = [*prompts().items()][:4]
+    for number, frame in enumerate(clip(4)):
+        for given in (apart, together):
+            for name, prompt in marks[:2] if number == 0 else marks[number + 1 : number + 2]:
+                given.add_target(name, prompt)
+        ours, theirs = apart.step(frame), together.step(frame)
+        assert len(ours) == min(2 + number, 4)
+        alike([ours], [theirs], logits=1e-4)
+
+
+def test_options_are_read_as_commands_take_them() -> None:
+    assert OnnxOptions.parse("threads=2+spinning=off+optimisation=basic") == OnnxOptions(
+        threads=2, spinning=False, optimisation="basic"
+    )
+    assert OnnxOptions.parse("fixed_slots=on").fixed_slots is True
+    for text, sentence in (
+        ("spin=off", "has no option 'spin'; its options are threads, spinning, arena"),
+        ("arena=no", "option arena must be on or off, not 'no'"),
+        ("threads=many", "option threads must be a number, not 'many'"),
+        ("threads=0", "threads is 0"),
+        ("optimisation=most", "there is no optimisation 'most'"),
+    ):
+        with pytest.raises(RuntimeUnavailableError, match=sentence):
+            OnnxOptions.parse(text)
 
 
 def test_hidden_slots_say_nothing_and_nothing_becomes_nan() -> None:
@@ -182,18 +213,24 @@ def test_the_bench_sets_runtimes_side_by_side(
 ) -> None:
     exports.copy(tmp_path / "onnx")  # found there, and not exported again
     options = ["--weights", str(exports.weights()), "--exports", str(tmp_path)]
-    options += ["--runtime", "torch,onnx,onnx-int8", "--memory", "divemem", "--targets", "1"]
+    options += ["--runtime", "torch,onnx,onnx:arena=off,onnx-int8", "--memory", "divemem"]
+    options += ["--targets", "1"]
     options += ["--frames", "3", "--warmup", "1", "--source-size", "96x80", "--threads", "1"]
     assert main(["bench", *options, "--no-peak-memory"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-    assert [row[1] for row in rows] == ["sam2s fp32", "sam2s onnx", "sam2s onnx-int8"]
+    contenders = ["fp32", "onnx", "onnx:arena=off", "onnx-int8"]
+    assert [row[1] for row in rows] == [f"sam2s {name}" for name in contenders]
     for row in rows:
         assert float(row[6]) > 0
+        assert float(row[-2]) > 0  # processor time
         assert row[-1] == "4"  # the prompted frame and three more
     assert float(rows[1][11]) >= 0.999
+    assert rows[2][11] == rows[1][11]
     assert main(["bench", *options, "--provider", "rocm"]) == 2
     assert "there is no provider 'rocm'" in capsys.readouterr().err
+    assert main(["bench", "--runtime", "onnx:spin=off"]) == 2
+    assert "ONNX Runtime has no option 'spin'" in capsys.readouterr().err
     assert main(["bench", "--runtime", "tvm"]) == 2
     assert "there is no runtime 'tvm'" in capsys.readouterr().err
 
