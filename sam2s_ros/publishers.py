@@ -77,6 +77,22 @@ class Publishers:
 
     def publish(self, outcome: Outcome, counts: Counts) -> None:
         """Publish an image's results; called from the worker's thread."""
+        result = outcome.result
+        if _wanted(self._objects):
+            self._publish_objects(outcome, counts)  # first, for controllers wait for them
+        if _wanted(self._label_map):
+            self._label_map.publish(label_map_message(result))
+        if _wanted(self._classes):
+            self._classes.publish(classes_message(result))
+        for accepted in result.accepted:
+            self._prompts.publish(prompt_message(accepted))
+        self.events(result.events)
+        if self._detections is not None:
+            self._vision(outcome)
+        if any(map(_wanted, (self._overlay, self._overlay_jpeg, self._markers))):
+            self._painter.put(outcome)
+
+    def _publish_objects(self, outcome: Outcome, counts: Counts) -> None:
         begin = time.perf_counter()
         result = outcome.result
         objects = objects_message(result)
@@ -89,18 +105,7 @@ class Publishers:
             frames_received=counts.received,
             frames_skipped=counts.skipped,
         )
-        self._objects.publish(objects)  # first, for controllers wait for them
-        if _wanted(self._label_map):
-            self._label_map.publish(label_map_message(result))
-        if _wanted(self._classes):
-            self._classes.publish(classes_message(result))
-        for accepted in result.accepted:
-            self._prompts.publish(prompt_message(accepted))
-        self.events(result.events)
-        if self._detections is not None:
-            self._vision(outcome)
-        if any(map(_wanted, (self._overlay, self._overlay_jpeg, self._markers))):
-            self._painter.put(outcome)
+        self._objects.publish(objects)
 
     def events(self, events: tuple[SessionEvent, ...]) -> None:
         """Publish what has happened."""
