@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+import math
 import pickle
 import shutil
 import struct
@@ -22,12 +23,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sam2s_model.result import FrameResult, TargetResult, TrackState
 from sam2s_ros.replay.errors import ReplayError
-from sam2s_ros.session import PromptRequest, SessionEvent, SessionResult
+from sam2s_ros.session import PromptRequest, SessionEvent, SessionObject, SessionResult
 from sam2s_ros.state_file import StateFileError, read_state, write_state
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ _LENGTH = struct.Struct("<I")  # of a step's bytes, which follow
 # All that a step may be made of; nothing else is read from the file.
 _OWN = ("sam2s_ros.", "sam2s_model.")  # their classes
 _OTHERS = {
-    ("numpy", "dtype"), ("numpy", "ndarray"), (__name__, "_tensor"),
+    ("numpy", "dtype"), ("numpy", "ndarray"), (__name__, "_tensor"), (__name__, "_mask"),
     *(
         (f"numpy.{core}.{module}", name)  # numpy 2 has moved them
         for core in ("core", "_core")
@@ -188,6 +190,11 @@ def _tensor(array: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
+def _mask(shape: tuple[int, ...], packed: bytes) -> NDArray[np.bool_]:
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=math.prod(shape))
+    return bits.reshape(shape).view(np.bool_)
+
+
 class _Writer(pickle.Pickler):
     """Writes prompts by their number: the next process makes its own from the same source."""
 
@@ -201,9 +208,11 @@ class _Writer(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, torch.Tensor):
             return _tensor, (obj.detach().cpu().numpy(),)
-        if isinstance(obj, TargetResult):  # without what it has worked out from its logits
+        if isinstance(obj, (TargetResult, SessionObject)):  # without what it keeps to have it ready
             fields = dataclasses.fields(obj)
-            return TargetResult, tuple(getattr(obj, field.name) for field in fields)
+            return type(obj), tuple(getattr(obj, field.name) for field in fields)
+        if isinstance(obj, np.ndarray) and obj.dtype == np.bool_:  # masks: an eighth to compress
+            return _mask, (obj.shape, np.packbits(obj).tobytes())
         if isinstance(obj, Enum):  # some Pythons write a call of getattr
             return type(obj), (obj.value,)
         return NotImplemented
