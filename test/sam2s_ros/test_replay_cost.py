@@ -74,6 +74,36 @@ def test_reading_is_no_bottleneck(tmp_path):
     assert ratio >= 5
 
 
+def test_saving_costs_little(tmp_path):
+    """What goes into the journal, so that a replay can be gone on with, beside tracking it."""
+    from sam2s_model import Prompt, StreamTracker
+    from sam2s_model.config import ModelConfig
+    from sam2s_model.random_weights import lively_model
+    from sam2s_ros.replay.journal import STEPS, Journal, Step
+    from sam2s_ros.session import PromptRequest, Session
+
+    session = Session(StreamTracker(lively_model(ModelConfig.preset("nano", image_size=256))))
+    image = np.random.default_rng(1).integers(0, 256, (512, 640, 3), np.uint8)
+    prompts = [
+        PromptRequest(name, Prompt(points=[[x, 200]], labels=[1]))
+        for name, x in (("a", 100), ("b", 400))
+    ]
+    journal = Journal(tmp_path / "journal", "mark")
+    tracking, saving = [], []
+    for number in range(10):
+        begin = time.process_time()
+        result = session.process(number * 40_000_000, "", image, [] if number else prompts)
+        tracking.append(time.process_time() - begin)
+        begin = time.process_time()
+        journal.add(Step((), (), result), prompts)
+        saving.append(time.process_time() - begin)
+    journal.save(session.state_dict(), 10, 0.0)
+    track, save = 1e3 * np.median(tracking), 1e3 * np.median(saving)
+    size = (tmp_path / "journal" / STEPS).stat().st_size / 10_000
+    print(f"tracked in {track:.0f} ms, saved in {save:.1f} ms and {size:.0f} kB a frame")
+    assert save < 0.15 * track
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("first", [0, LONG - 100], ids=["tracked", "mostly-read"])
