@@ -18,7 +18,8 @@ from sam2s_ros.messages import STATES
 # Tracing takes most of a minute, so all tests share one export.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "sam2s_model"))
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
+# Where cores are shared, tracing takes minutes.
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(900)]
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
