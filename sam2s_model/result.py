@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2s_model.threads import torch_threads
+
 
 class TrackState(str, Enum):
     """Whether a target can be relied on."""
@@ -34,6 +36,7 @@ class TargetResult:
     state: TrackState
     label: str  # class from the text bank, or `unknown`
     label_scores: Mapping[str, float]  # smoothed probability of each class; empty without a bank
+    torch_threads: int | None = None  # with which pictures are made; None: as many as torch has
 
     @property
     def presence(self) -> float:
@@ -43,7 +46,7 @@ class TargetResult:
     @cached_property
     def logits(self) -> NDArray[np.float32]:
         """Mask logits at source size: float32 HxW."""
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self.torch_threads):
             scaled = F.interpolate(
                 self.low_res_logits[None, None],
                 size=self.source_size,

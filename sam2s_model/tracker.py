@@ -29,6 +29,7 @@ from sam2s_model.runtime.onnx_graph import OnnxOptions
 from sam2s_model.runtime.selection import make_runtime
 from sam2s_model.target import Target
 from sam2s_model.textbank import TextBank
+from sam2s_model.threads import torch_threads
 
 SNAPSHOT_FORMAT = "sam2s tracker"
 SNAPSHOT_VERSION = 1
@@ -221,7 +222,8 @@ class StreamTracker:
         targets = {name: self._targets.get(name) or self._new(name) for name in self.targets}
         rows = list(targets.values())
         if rows:
-            decoded = self._advance(frame, rows, self._pending, clock)
+            with torch_threads(self.runtime.torch_threads):
+                decoded = self._advance(frame, rows, self._pending, clock)
         self._targets, self._pending = targets, {}
         results = {
             target.name: TargetResult(
@@ -233,6 +235,7 @@ class StreamTracker:
                 state=target.state,
                 label=target.label(self._labels, self.track),
                 label_scores=self._scores(target),
+                torch_threads=self.runtime.torch_threads,
             )
             for i, target in enumerate(rows)
         }
@@ -390,7 +393,8 @@ class StreamTracker:
     def shrink(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Scale a frame to the network's input [S, S, 3]: all of it that `step` will look at."""
         _checked_frame(frame)
-        return shrink(frame, self.config.image_size)
+        with torch_threads(self.runtime.torch_threads):
+            return shrink(frame, self.config.image_size)
 
     def branch(self, frame: int, name: str | None = None) -> StreamTracker:
         """Make a tracker with the same network and settings that goes on from an earlier frame.

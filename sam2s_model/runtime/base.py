@@ -27,6 +27,7 @@ class Runtime(Protocol):
     semantics: bool  # whether class vectors are wanted; False where the weights cannot make any
     fingerprint: str  # of the weights; snapshots go on only with the same
     text_bank: TextBank | None  # the one that came with the weights
+    torch_threads: int | None  # for what is computed beside the stages; None: as many as torch has
 
     def check_memory(self, settings: MemorySettings) -> None:
         """Refuse memory settings that this runtime has no room for."""

@@ -98,6 +98,7 @@ class EagerRuntime:
         self.semantics = model.has_semantics
         self.fingerprint = model.fingerprint()
         self.text_bank = model.text_bank
+        self.torch_threads: int | None = None
 
     def check_memory(self, settings: MemorySettings) -> None:
         """Any settings do: nothing here is made for a number of slots."""

@@ -62,6 +62,7 @@ class OnnxRuntime:
         if self.manifest.text_bank_sha256:
             self.text_bank = TextBank.load(folder / BANK_FILE)
         self.device = torch.device("cpu" if self.provider == "cpu" else "cuda")
+        self.torch_threads: int | None = 1 if self.provider == "cpu" else None
         if self.provider == "cpu":
             keep_freed_memory()
         fixed = options.fixed_slots
