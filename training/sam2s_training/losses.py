@@ -33,8 +33,8 @@ class LossSettings:
     iou: float = 1.0  # L1 between predicted and true IoU
     presence: float = 1.0  # whether the target is in the frame
     semantic: float = 0.5  # TSL: the class of instruments; 0 leaves the CLS token out
-    # Of features alone: alike within a target and over its frames, unlike elsewhere. Random weights learn prompts much
-    # sooner with it; trained ones do not need it.
+    # Of features alone: alike within a target and over its frames, unlike elsewhere. Random
+    # weights learn prompts much sooner with it; trained ones do not need it.
     grouping: float = 0.0
     semantic_iou: float = 0.5  # TSL counts on frames whose predicted IoU reaches this ...
     semantic_presence: float = 0.5  # ... and whose predicted presence reaches this

@@ -539,16 +539,16 @@ class Unroll(nn.Module):
 
         A target's features must be alike over all its frames: memory finds it again by them.
         """
-        size = features.fine_4.shape[-2:]
+        side = features.fine_4.shape[-1]
         counted = torch.ones(1, dtype=torch.bool, device=features.coarse.device)
         for i, clip in enumerate(clips):
             levels = [
-                F.normalize(F.interpolate(level[i], size=size, mode="bilinear"), dim=1)
+                F.normalize(F.interpolate(level[i], size=(side, side), mode="bilinear"), dim=1)
                 for level in features
             ]
             # The frames one below the other, as one tall picture.
             places = torch.cat(levels, dim=1).transpose(0, 1).flatten(1, 2)
-            shares = F.adaptive_avg_pool2d(clip.masks.float(), size).flatten(1, 2)
+            shares = F.adaptive_avg_pool2d(clip.masks.float(), side).flatten(1, 2)
             loss = losses.grouping_loss(places, shares)
             owner = torch.full((1,), i, device=counted.device)
             ledger.add("grouping", loss[None], counted, owner)
