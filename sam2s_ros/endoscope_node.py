@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import os
 import random
 import sys
 import time
@@ -37,6 +35,7 @@ from sam2s_ros.endoscope_sources import (
 from sam2s_ros.ground_truth import nominal_camera
 from sam2s_ros.headers import NANO, time_message
 from sam2s_ros.image_plane import ImagePlane
+from sam2s_ros.leaving import leave
 from sam2s_ros.settings import RELIABILITIES
 
 WARN_EVERY = 10.0  # seconds between warnings that the machine is too slow
@@ -318,16 +317,8 @@ def run(args: list[str] | None = None) -> int:
 
 
 def main() -> NoReturn:
-    """Run the node as a process of its own and leave at once when it has ended.
-
-    Python would first wait for the frames that are being rendered, and then take a second or more
-    to unload torch and DDS, while whoever sent the signal waits.
-    """
-    code = run()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    """Run the node as a process of its own."""
+    leave(run())
 
 
 def _end(node: EndoscopeNode) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import rclpy
 from geometry_msgs.msg import PointStamped, TwistStamped
@@ -31,6 +31,7 @@ from sam2s_msgs.msg import (  # type: ignore[attr-defined]  # made by colcon
     TrackEvent,
 )
 from sam2s_ros.dds import use_profile
+from sam2s_ros.leaving import leave
 
 # Frame intervals without a result after which it stops: before a second result is overdue.
 HOLD_FRAMES = 1.75
@@ -215,9 +216,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the node as a process of its own."""
-    sys.exit(run())
+    leave(run())
 
 
 if __name__ == "__main__":

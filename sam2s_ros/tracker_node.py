@@ -6,8 +6,6 @@ worker's thread (live.py).
 
 from __future__ import annotations
 
-import atexit
-import os
 import signal
 import sys
 import threading
@@ -41,6 +39,7 @@ from sam2s_ros.dds import use_profile
 from sam2s_ros.deferred import Deferred, create_deferred_service
 from sam2s_ros.engine import make_tracker, place, warm_up
 from sam2s_ros.headers import NANO, nanoseconds
+from sam2s_ros.leaving import leave
 from sam2s_ros.listener import Listener
 from sam2s_ros.live import Live, LiveSettings, Outcome, Sinks
 from sam2s_ros.messages import fill_reply, prompt_from_service, target_message
@@ -394,15 +393,8 @@ def run(args: list[str] | None = None) -> int:
 
 
 def main() -> NoReturn:
-    """Run the node as a process of its own and leave at once when it has ended.
-
-    Python would take a second or more to unload torch and DDS, while whoever sent the signal waits.
-    """
-    code = run()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    """Run the node as a process of its own."""
+    leave(run())
 
 
 def _path(text: str) -> Path:

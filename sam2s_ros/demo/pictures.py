@@ -63,7 +63,8 @@ def draw_result(
     taken: list[Rectangle] = []
     for target in targets:
         colour = colour_of(target.identity)
-        mask = None if result is None else result.masks[target.name]
+        # A target whose prompt the node has not applied yet is not in the result.
+        mask = None if result is None else result.masks.get(target.name)
         if mask is not None and mask.any():
             drawn = outline(tint(drawn, mask, colour), mask, colour, _line(image))
         if labels is not None:

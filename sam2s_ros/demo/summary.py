@@ -118,6 +118,8 @@ def scores(
         if result.stamp not in truth:
             continue
         for target in targets:
+            if target.name not in result.masks:
+                continue  # its prompt is not applied yet
             real = truth[result.stamp] == target.identity
             series[target.name].append(metrics.score_mask(result.masks[target.name], real).mean)
             confusion[target.class_name, result.labels[target.name]] += 1
