@@ -14,7 +14,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
     Beside ONNX Runtime one is enough for the little that torch does: its other threads would wait
     for more work by asking for it, for milliseconds after each operator, on the very cores that
-    the graphs run on (nano with two targets on two cores: 22 frames a second in place of 16).
+    the graphs run on (nano with two targets on two cores: 23 frames a second in place of 16).
     """
     before = torch.get_num_threads()
     if count is None or count == before:
