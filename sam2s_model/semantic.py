@@ -70,8 +70,26 @@ class SemanticToken(nn.Module):
         """
         token = self.cls.expand(len(memory), -1)
         token = token + self.read_memory(self.norm_memory(token), memory, seen)
-        frame = conditioned.flatten(2).transpose(1, 2)
-        token = token + self.read_frame(self.norm_frame(token), frame)
+        return self._describe(token, conditioned, None)
+
+    def at_places(self, features: Tensor, places: Tensor) -> Tensor:
+        """Describe what fills the given places of frames [N, C, H, W], without any memory.
+
+        Training alone asks this: it teaches features to tell classes apart before memory can
+        say where to look.
+
+        Args:
+            features: [N, C, H, W], one frame for each target.
+            places: [N, H·W] bool, at least one of them True in each row.
+
+        Returns:
+            [N, D] of unit length.
+        """
+        return self._describe(self.cls.expand(len(features), -1), features, places)
+
+    def _describe(self, token: Tensor, frame: Tensor, places: Tensor | None) -> Tensor:
+        tokens = frame.flatten(2).transpose(1, 2)
+        token = token + self.read_frame(self.norm_frame(token), tokens, places)
         token = token + self.mlp(self.norm_mlp(token))
         return F.normalize(self.project(self.norm_out(token)).float(), dim=-1)
 

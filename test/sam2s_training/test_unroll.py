@@ -205,3 +205,60 @@ def test_clips_that_make_no_batch_are_refused(clips, message):
 def test_settings_that_cannot_work_are_refused():
     with pytest.raises(UnrollError, match="truth"):
         UnrollSettings(presence="guess")
+
+
+def text_of(classes: int) -> torch.Tensor:
+    """Embeddings at right angles, so that nothing is alike before it is learned."""
+    return torch.eye(classes, CONFIG.semantic_dim)
+
+
+def test_naming_needs_no_memory():
+    only = dict.fromkeys(("focal", "dice", "iou", "presence", "semantic"), 0.0)
+    model = lively_model(CONFIG, seed=2)
+    unrolled = Unroll(model, LossSettings(naming=1.0, **only), BY_CLICK, text=text_of(4))
+    output = unrolled([clip(1, targets=3)], [0])  # one picture: nothing is ever tracked
+    assert output.parts["naming"] > 0
+    assert output.parts["name_right"].isfinite()
+    assert output.parts["class_right"].isnan()
+    output.loss.backward()
+    moved = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert any(name.startswith("semantic.read_frame") for name in moved)
+    assert any(name.startswith("image_encoder.trunk") for name in moved)
+    assert not any(name.startswith("sam_mask_decoder") for name in moved)
+
+
+def test_naming_leaves_tissue_and_absent_frames_out():
+    unrolled = Unroll(Sam2s(CONFIG), LossSettings(naming=1.0), BY_CLICK, text=text_of(4))
+    tissue = clip(2, targets=1)  # its class is -1
+    assert float(unrolled([tissue], [0]).parts["naming"]) == 0
+    whole = clip(2, targets=2)
+    gone = dataclasses.replace(whole, masks=whole.masks.clone())
+    gone.masks[:, 1] = False
+    first = dataclasses.replace(whole, images=whole.images[:1], masks=whole.masks[:, :1])
+    first = dataclasses.replace(first, numbers=whole.numbers[:1])
+    counted = [float(unrolled([one], [0]).parts["naming"]) for one in (gone, first, whole)]
+    assert counted[0] == pytest.approx(counted[1])
+    assert counted[0] != pytest.approx(counted[2])
+
+
+def test_names_are_learned_where_instruments_are():
+    """Two targets of different textures: their classes are told apart after some steps."""
+    torch.manual_seed(0)
+    one = clip(1, targets=3)
+    for n, (low, high) in enumerate(((0, 60), (100, 160), (200, 255))):
+        shape = one.images[0][:, one.masks[n, 0]].shape
+        noise = np.random.default_rng(n).integers(low, high, shape, np.uint8)
+        one.images[0][:, one.masks[n, 0]] = torch.from_numpy(noise)
+    model = Sam2s(CONFIG)
+    only = dict.fromkeys(("focal", "dice", "iou", "presence", "semantic"), 0.0)
+    unrolled = Unroll(model, LossSettings(naming=1.0, **only), BY_CLICK, text=text_of(2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    parts = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        output = unrolled([one], [0])
+        output.loss.backward()
+        optimizer.step()
+        parts.append(output.parts)
+    assert float(parts[-1]["naming"]) < 0.5 * float(parts[0]["naming"])
+    assert float(parts[-1]["name_right"]) == 1

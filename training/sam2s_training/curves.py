@@ -11,11 +11,12 @@ from sam2s_model.errors import Sam2sError
 from sam2s_training.log import CSV_NAME, read_rows
 from sam2s_training.scores import SCORES_NAME, read_scores
 
-LOSSES = ("loss", "focal", "dice", "iou", "presence", "semantic", "grouping")
-QUALITY = ("drawn_iou", "presence_right", "class_right")
+LOSSES = ("loss", "focal", "dice", "iou", "presence", "semantic", "grouping", "naming")
+QUALITY = ("drawn_iou", "presence_right", "name_right", "class_right")
 TITLES = {
     "drawn_iou": "IoU of training clips",
     "presence_right": "presence right",
+    "name_right": "class right, place known",
     "class_right": "class right",
     "grad_norm": "gradient norm",
     "lr": "learning rate",

@@ -36,6 +36,9 @@ class LossSettings:
     # Of features alone: alike within a target and over its frames, unlike elsewhere. Random
     # weights learn prompts much sooner with it; trained ones do not need it.
     grouping: float = 0.0
+    # Of features alone: an instrument's class can be read where the truth says that it is. Random
+    # weights learn classes sooner with it; memory only has to find the place then.
+    naming: float = 0.0
     semantic_iou: float = 0.5  # TSL counts on frames whose predicted IoU reaches this ...
     semantic_presence: float = 0.5  # ... and whose predicted presence reaches this
     ambiguity: AmbiguityName = "none"  # ARL: how uncertain borders are treated
@@ -50,7 +53,7 @@ class LossSettings:
             )
         if self.scale not in (1, 2, 4):
             raise LossSettingsError(f"the loss's scale is {self.scale}; it must be 1, 2 or 4")
-        for name in ("focal", "dice", "iou", "presence", "semantic", "grouping"):
+        for name in ("focal", "dice", "iou", "presence", "semantic", "grouping", "naming"):
             if getattr(self, name) < 0:
                 raise LossSettingsError(f"the weight {name} is {getattr(self, name)}, below 0")
         if self.border_radius < 1 or self.border_sigma <= 0:

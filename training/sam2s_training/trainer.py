@@ -81,7 +81,8 @@ class _Stage:
         self.last: tuple[Batch, Tensor] | None = None  # the last batch and its logits
         whole = load_bank(recipe)
         bank = whole.instruments()
-        text = torch.from_numpy(bank.embeddings.copy()) if phase.losses.semantic > 0 else None
+        names = phase.losses.semantic > 0 or phase.losses.naming > 0
+        text = torch.from_numpy(bank.embeddings.copy()) if names else None
         self.model = Sam2s(config_of(recipe, phase, whole))
         self.model.load_state_dict(state.model)
         self.model.to(world.device).train()

@@ -148,6 +148,8 @@ class Unroll(nn.Module):
         ledger = _Ledger(len(clips), device)
         if self.loss.grouping > 0:
             self._learn_grouping(ledger, features, clips)
+        if self.loss.naming > 0:
+            self._learn_naming(ledger, features, rows)
         memory: list[_Written] = []
         drawn = torch.zeros(
             len(rows.kind), frames, *(self.model.config.mask_size,) * 2, device=device
@@ -553,14 +555,37 @@ class Unroll(nn.Module):
             owner = torch.full((1,), i, device=counted.device)
             ledger.add("grouping", loss[None], counted, owner)
 
+    def _learn_naming(self, ledger: _Ledger, features: Features, rows: _Rows) -> None:
+        """Name instruments by the features of the places that they fill, memory aside."""
+        if self.text is None:
+            return
+        side = self.model.config.feature_size
+        shares = F.adaptive_avg_pool2d(rows.truth.float(), side).flatten(2)  # [N, T, HW]
+        most = shares.amax(2, keepdim=True)
+        n, t = torch.nonzero((most[:, :, 0] > 0) & (rows.classes >= 0)[:, None], as_tuple=True)
+        if not len(n):
+            return
+        # A thin target fills no place wholly; the places that it fills most are its own.
+        places = (shares >= 0.5 * most)[n, t]
+        bare = features.coarse[rows.clip[n], t]
+        frames = bare + self.model.no_mem_embed.flatten()[None, :, None, None]
+        vectors, classes = self.model.semantic.at_places(frames, places), rows.classes[n]
+        scale = self.model.semantic.log_scale
+        counted = torch.ones_like(n, dtype=torch.bool)
+        loss = losses.semantic_loss(vectors, self.text, scale, classes)
+        ledger.add("naming", loss, counted, rows.clip[n])
+        with torch.no_grad():
+            right = (vectors.float() @ self.text.T).argmax(1) == classes
+            ledger.add("name_right", right.float(), counted, rows.clip[n])
+
     def _output(self, ledger: _Ledger, drawn: Tensor) -> UnrollOutput:
-        weighted = ("focal", "dice", "iou", "presence", "semantic", "grouping")
+        weighted = ("focal", "dice", "iou", "presence", "semantic", "grouping", "naming")
         means = {name: ledger.mean(name) for name in weighted}
         loss = sum(
             (getattr(self.loss, name) * means[name] for name in weighted), torch.zeros(()).to(drawn)
         )
         parts = {name: value.detach() for name, value in means.items()}
-        for name in ("drawn_iou", "presence_right", "class_right"):
+        for name in ("drawn_iou", "presence_right", "class_right", "name_right"):
             parts[name] = ledger.average(name)
         return UnrollOutput(loss, parts, drawn)
 

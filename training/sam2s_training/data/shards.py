@@ -31,12 +31,14 @@ from sam2s_training.data.errors import DataSettingError, ShardError
 from sam2s_training.data.loader import Loader, LoaderSettings
 from sam2s_training.data.names import ClassNumbers
 from sam2s_training.data.runs import decode_runs, encode_runs
+from sam2s_training.data.window import cut_window
 
 FORMAT = "sam2s training clips"
 VERSION = 1  # raised when older code could no longer read new shards rightly
 MANIFEST = "manifest.json"
 MOST_OPEN = 128  # shards whose files are kept open
 STREAM = 7005  # tells these random numbers from others of the same seed
+WINDOW_STREAM = 7006
 
 Codec = Literal["jpeg", "png"]
 CODECS: tuple[Codec, ...] = ("jpeg", "png")
@@ -47,6 +49,8 @@ class ShardSettings:
     """A folder of shards to train from."""
 
     folder: str
+    # Cut a random window of the network's size from larger clips, instead of refusing them.
+    window: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class ShardSource:
         seed: another seed gives another order.
         instruments: the text bank's instruments, in its order.
         size: pixels that the clips must have; None: any.
+        window: take larger clips too, and cut a random window of `size` from each.
         frames: that a clip must have; None: any number.
     """
 
@@ -174,11 +179,13 @@ class ShardSource:
         instruments: Sequence[str] = INSTRUMENTS,
         size: int | None = None,
         frames: int | None = None,
+        window: bool = False,
     ) -> None:
         self.folder, self.seed = Path(folder).expanduser(), seed
         self.manifest = manifest = Manifest.read(self.folder)
+        self._window = size if window and size is not None and size < manifest.size else None
         for what, wanted, there in (
-            ("pixels", size, manifest.size),
+            ("pixels", size if self._window is None else None, manifest.size),
             ("frames a clip", frames, manifest.frames),
         ):
             if wanted is not None and wanted != there:
@@ -212,7 +219,10 @@ class ShardSource:
         shard, member = divmod(int(self._epoch[1][place]), self.manifest.clips_per_shard)
         path = _shard(self.folder, shard)
         clip = unpack(self._read(path, str(member)), f"{path}, clip {member}")
-        return dataclasses.replace(clip, classes=self._class_of[clip.classes])
+        clip = dataclasses.replace(clip, classes=self._class_of[clip.classes])
+        if self._window is None:
+            return clip
+        return cut_window(clip, self._window, randomness(self.seed, WINDOW_STREAM, index))
 
     def _read(self, path: Path, member: str) -> bytes:
         """Read one clip's bytes; files stay open, and a forked process opens its own."""

@@ -78,6 +78,7 @@ def open_source(
                 instruments=instruments,
                 size=size,
                 frames=sampler.frames,
+                window=part.shards.window,
             )
         opened[name] = Part(source, part.weight)
     if len(opened) == 1:
