@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     """What is kept of one frame of one target."""
 
     frame: int  # number of the frame, counted by the tracker
-    spatial: Tensor  # [HW, Cm] spatial memory
+    spatial: Tensor  # [HWm, Cm] spatial memory, of config.memory_size² cells
     pointer: Tensor  # [C] object pointer
     iou: float  # predicted IoU of the mask it was made from
 
@@ -67,7 +67,7 @@ class MemoryBank:
     """One target's memory: conditional entries, long-term entries and the short-term window.
 
     Attributes:
-        spatial: [slots, HW, Cm] spatial memories, in the settings' storage type.
+        spatial: [slots, HWm, Cm] spatial memories, in the settings' storage type.
         pointers: [slots + num_pointers - 1, C] object pointers.
         frames: frame number of each slot of `pointers`; the first ones are those of `spatial`.
         newest: index into the ring of recent entries of the one written last; -1 before any.
@@ -85,7 +85,7 @@ class MemoryBank:
         self.config = config
         self.settings = settings
         self.layout = Layout.of(config, settings)
-        cells = config.feature_size**2
+        cells = config.memory_size**2
         slots = self.layout.candidate + 1
         pointers = self.layout.recent_pointers.stop
         dtype = torch.bfloat16 if settings.storage == "bfloat16" else torch.float32
@@ -212,7 +212,7 @@ class MemoryBank:
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine similarity of memories [..., HW, Cm], averaged over positions: [...]."""
+    """Cosine similarity of memories [..., HWm, Cm], averaged over positions: [...]."""
     return F.cosine_similarity(a.float(), b.float(), dim=-1).mean(-1)
 
 

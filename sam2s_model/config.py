@@ -44,6 +44,7 @@ class ModelConfig:
     # everything above the trunk
     hidden_dim: int = 256  # channels of features, tokens and object pointers
     memory_dim: int = 64  # channels of a spatial memory; divides hidden_dim
+    memory_pool: int = 1  # a spatial memory averages squares of this many cells a side into one
     attention_layers: int = 4  # layers of memory attention
     attention_mlp: int = 2048  # feed-forward width in memory attention
     decoder_mlp: int = 2048  # feed-forward width in the mask decoder
@@ -68,6 +69,11 @@ class ModelConfig:
                 f"memory_dim {self.memory_dim} must divide hidden_dim {self.hidden_dim}, because "
                 "an object pointer is split into memory tokens"
             )
+        if self.memory_pool < 1 or self.feature_size % self.memory_pool:
+            raise ConfigError(
+                f"memory_pool is {self.memory_pool}; it must be at least 1 and divide the "
+                f"{self.feature_size} cells a side of the features at image_size {self.image_size}"
+            )
         if self.max_conditional < 2 or self.num_recent < 1 or self.num_pointers < 2:
             raise ConfigError(
                 "the memory needs max_conditional >= 2, num_recent >= 1 and num_pointers >= 2, "
@@ -78,6 +84,11 @@ class ModelConfig:
     def feature_size(self) -> int:
         """Side of the stride-16 feature map, in cells."""
         return self.image_size // 16
+
+    @property
+    def memory_size(self) -> int:
+        """Side of a spatial memory, in its own, pooled cells."""
+        return self.feature_size // self.memory_pool
 
     @property
     def mask_size(self) -> int:
@@ -109,6 +120,7 @@ PRESETS: dict[str, ModelConfig] = {
         windows=(8, 4, 8, 8),
         hidden_dim=128,
         memory_dim=32,
+        memory_pool=2,  # attention to memories is half of a frame's time without it
         attention_layers=2,
         attention_mlp=512,
         decoder_mlp=512,

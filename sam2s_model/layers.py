@@ -80,20 +80,27 @@ def _frequencies(count: int, device: torch.device) -> Tensor:
     return 10000.0 ** (2 * torch.div(index, 2, rounding_mode="floor") / count)
 
 
-@kept_table
-def image_position(channels: int, size: int, device: torch.device) -> Tensor:
-    """Sine encoding of the cells of a square map: [channels, size, size], y in the first half.
+def _middles(size: int, pool: int, device: torch.device) -> Tensor:
+    """Middles of groups of `pool` cells in a row of `size`, the first cell's being 0: [side]."""
+    cells = torch.arange(size, dtype=torch.float32, device=device)
+    return cells.view(-1, pool).mean(1)
 
-    Coordinates run over (0, 2π]; even channels are sines and odd ones cosines.
+
+@kept_table
+def image_position(channels: int, size: int, device: torch.device, pool: int = 1) -> Tensor:
+    """Sine encoding of the cells of a square map: [channels, side, side], y in the first half.
+
+    Coordinates run over (0, 2π]; even channels are sines and odd ones cosines. With `pool`, the
+    places are the middles of squares of pool × pool cells, and side is size / pool.
     """
-    half = channels // 2
-    cells = torch.arange(1, size + 1, dtype=torch.float32, device=device)
-    angle = (cells / (cells[-1] + 1e-6) * (2 * math.pi))[:, None] / _frequencies(half, device)
+    half, side = channels // 2, size // pool
+    cells = _middles(size, pool, device) + 1
+    angle = (cells / (size + 1e-6) * (2 * math.pi))[:, None] / _frequencies(half, device)
     wave = torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(
         1
-    )  # [size, half]
-    across = wave.T[:, None, :].expand(half, size, size)
-    down = wave.T[:, :, None].expand(half, size, size)
+    )  # [side, half]
+    across = wave.T[:, None, :].expand(half, side, side)
+    down = wave.T[:, :, None].expand(half, side, side)
     return torch.cat((down, across))
 
 
@@ -104,14 +111,17 @@ def distance_encoding(distance: Tensor, channels: int) -> Tensor:
 
 
 @kept_table
-def rotary_table(width: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the axial rotary encoding of a square map, each [size², width / 2].
+def rotary_table(
+    width: int, size: int, device: torch.device, pool: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the axial rotary encoding of a square map, each [side², width / 2].
 
-    The first half of the pairs turns with x, the second with y.
+    The first half of the pairs turns with x, the second with y. With `pool`, the places are the
+    middles of squares of pool × pool cells, and side is size / pool.
     """
     steps = torch.arange(0, width, 4, dtype=torch.float32, device=device)
     speed = 1.0 / (10000.0 ** (steps / width))
-    cell = torch.arange(size * size, dtype=torch.float32, device=device)
-    x, y = cell % size, torch.div(cell, size, rounding_mode="floor")
+    middles = _middles(size, pool, device)
+    x, y = middles.repeat(len(middles)), middles.repeat_interleave(len(middles))
     angle = torch.cat((torch.outer(x, speed), torch.outer(y, speed)), dim=1)
     return angle.cos(), angle.sin()

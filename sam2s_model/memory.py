@@ -108,17 +108,19 @@ class MemoryAttentionLayer(nn.Module):
         pointer_key: Tensor,
         seen: Tensor | None,
         turn: tuple[Tensor, Tensor],
+        turn_memory: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Renew the features of N targets.
 
         Args:
             x: [N or 1, HW, C]; one row while all targets still share the frame's features.
-            spatial: [N, S, HW, Cm] memories.
+            spatial: [N, S, HWm, Cm] memories, of as many or, pooled, of fewer cells.
             spatial_key: the same with their positions in space and time added.
             pointers: [N, T, Cm] object pointers as tokens.
             pointer_key: the same with their positions in time added.
-            seen: [N, 1, 1, S·HW + T] bool, False for empty slots; None when all are filled.
+            seen: [N, 1, 1, S·HWm + T] bool, False for empty slots; None when all are filled.
             turn: the rotary table of the map.
+            turn_memory: the rotary table of a memory.
 
         Returns:
             [N, HW, C].
@@ -130,7 +132,10 @@ class MemoryAttentionLayer(nn.Module):
 
         attention = self.cross_attn_image
         k = torch.cat(
-            (attention.keys(spatial_key, turn).flatten(1, 2), attention.keys(pointer_key, None)),
+            (
+                attention.keys(spatial_key, turn_memory).flatten(1, 2),
+                attention.keys(pointer_key, None),
+            ),
             dim=1,
         )
         v = torch.cat((spatial.flatten(1, 2), pointers), dim=1)
@@ -149,6 +154,7 @@ class MemoryAttention(nn.Module):
             MemoryAttentionLayer(config) for _ in range(config.attention_layers)
         )
         self.norm = nn.LayerNorm(config.hidden_dim)
+        self.pool = config.memory_pool
 
     def forward(
         self,
@@ -163,25 +169,26 @@ class MemoryAttention(nn.Module):
 
         Args:
             features: [1, C, H, W] of the frame.
-            spatial: [N, S, HW, Cm] memories.
+            spatial: [N, S, HWm, Cm] memories.
             time: [N, S, Cm] temporal embedding of each.
             pointers: [N, T, Cm] pointer tokens.
             pointer_time: [N, T, Cm] temporal encoding of each.
-            seen: [N, S·HW + T] bool, or None when every slot is filled.
+            seen: [N, S·HWm + T] bool, or None when every slot is filled.
 
         Returns:
             [N, C, H, W].
         """
         _, width, size, _ = features.shape
         turn = rotary_table(width, size, features.device)
+        turn_memory = rotary_table(width, size, features.device, self.pool)
         place = image_position(width, size, features.device)
-        memory_place = image_position(spatial.shape[-1], size, features.device)
+        memory_place = image_position(spatial.shape[-1], size, features.device, self.pool)
         x = (features + 0.1 * place).flatten(2).transpose(1, 2)
         spatial_key = spatial + memory_place.flatten(1).T + time[:, :, None, :]
         pointer_key = pointers + pointer_time
         mask = None if seen is None else seen[:, None, None, :]
         for layer in self.layers:
-            x = layer(x, spatial, spatial_key, pointers, pointer_key, mask, turn)
+            x = layer(x, spatial, spatial_key, pointers, pointer_key, mask, turn, turn_memory)
         x = self.norm(x)
         conditioned: Tensor = x.transpose(1, 2).unflatten(2, (size, size))
         return conditioned
@@ -252,9 +259,12 @@ class MemoryEncoder(nn.Module):
         self.pix_feat_proj = nn.Conv2d(width, width, kernel_size=1)
         self.fuser = Fuser(width)
         self.out_proj = nn.Conv2d(width, config.memory_dim, kernel_size=1)
+        self.pool = config.memory_pool
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """Features [1, C, H, W] and scaled masks [N, 1, S, S] -> [N, Cm, H, W]."""
+        """Features [1, C, H, W] and scaled masks [N, 1, S, S] -> [N, Cm, Hm, Wm]."""
         fused = self.fuser(self.pix_feat_proj(features) + self.mask_downsampler(masks))
+        if self.pool > 1:  # the projection is linear, so it may come after the average
+            fused = F.avg_pool2d(fused, self.pool)
         result: Tensor = self.out_proj(fused)
         return result

@@ -43,7 +43,7 @@ class Features(NamedTuple):
 class MemoryBatch(NamedTuple):
     """The memories of N targets in slots; unfilled slots are hidden by `seen`."""
 
-    spatial: Tensor  # [N, S, HW, Cm]
+    spatial: Tensor  # [N, S, HWm, Cm], HWm = config.memory_size²
     role: Tensor  # [N, S] long: row of the temporal embedding, see Sam2s.temporal_embedding
     pointers: Tensor  # [N, P, C] object pointers
     distance: Tensor  # [N, P] float: how many frames ago each pointer was made
@@ -197,7 +197,7 @@ class Sam2s(nn.Module):
             binary: [N] bool, whether a prompt made the mask: it is then taken as certain.
 
         Returns:
-            [N, HW, Cm].
+            [N, HWm, Cm].
         """
         size = (self.config.image_size, self.config.image_size)
         masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

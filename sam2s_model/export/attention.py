@@ -33,12 +33,21 @@ class Hidden(NamedTuple):
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys [N, K, C] by their places; one place more stands still."""
+    """Turns queries and keys [N, K, C] by their places; one place more stands still.
 
-    def __init__(self, width: int, size: int, rows: int) -> None:
+    Places are numbered: the map's cells, then those of a pooled memory, then what stands still.
+    """
+
+    def __init__(self, width: int, size: int, pool: int, rows: int) -> None:
         super().__init__()
-        cos, sin = rotary_table(width, size, torch.device("cpu"))
-        # The operator wants a table as long as its input; all rows after the map's stand still.
+        device = torch.device("cpu")
+        tables = [rotary_table(width, size, device)]
+        if pool > 1:
+            tables.append(rotary_table(width, size, device, pool))
+        cos, sin = (torch.cat(parts) for parts in zip(*tables, strict=True))
+        self.memory = len(cos) - len(tables[-1][0])  # place of a memory's first cell
+        self.still = len(cos)
+        # The operator wants a table as long as its input; all rows after the maps' stand still.
         more = max(1, rows - len(cos))
         self.register_buffer("cos", torch.cat((cos, torch.ones(more, width // 2))))
         self.register_buffer("sin", torch.cat((sin, torch.zeros(more, width // 2))))
@@ -179,15 +188,19 @@ class AttendMemory(nn.Module):
             for layer in model.memory_attention.layers
         )
         self.norm = model.memory_attention.norm
-        longest = capacities.slots * self.size**2 + capacities.pointers * self.parts
+        longest = capacities.slots * config.memory_size**2 + capacities.pointers * self.parts
+        longest = max(longest, self.size**2)
         self.rotary = Rotary(
-            config.hidden_dim, self.size, rows=longest if opset >= ROTARY_OPSET else 0
+            config.hidden_dim,
+            self.size,
+            config.memory_pool,
+            rows=longest if opset >= ROTARY_OPSET else 0,
         )
         self.semantic = ClassVector(model.semantic) if model.has_semantics else None
         self.pointer_time = model.obj_ptr_tpos_proj
         device = torch.device("cpu")
         place = image_position(config.hidden_dim, self.size, device)
-        narrow_place = image_position(config.memory_dim, self.size, device)
+        narrow_place = image_position(config.memory_dim, self.size, device, config.memory_pool)
         half = config.hidden_dim // 2
         pair = torch.div(torch.arange(half), 2, rounding_mode="floor")
         speed = 10000.0 ** (-2.0 * pair / half) / (config.num_pointers - 1)
@@ -196,12 +209,15 @@ class AttendMemory(nn.Module):
         self.register_buffer("speed", speed)
         self.register_buffer("roles", model.temporal_embedding().detach().clone())
         self.register_buffer("cells", torch.arange(self.size**2)[None])
+        memory_cells = torch.arange(config.memory_size**2) + self.rotary.memory
+        self.register_buffer("memory_cells", memory_cells[None])
 
     place: Tensor  # [1, C, H, W]
-    narrow_place: Tensor  # [1, 1, HW, Cm]
+    narrow_place: Tensor  # [1, 1, HWm, Cm]
     speed: Tensor  # [C / 2]
     roles: Tensor  # [R + 2, Cm]
-    cells: Tensor  # [1, HW]
+    cells: Tensor  # [1, HW] places of the map
+    memory_cells: Tensor  # [1, HWm] places of a memory
 
     def forward(
         self,
@@ -236,8 +252,9 @@ class AttendMemory(nn.Module):
             ),
             dim=1,
         )[:, None]
-        still = torch.full_like(hidden[:, 0, slots * cells :], cells, dtype=torch.long)
-        moving = self.cells[:, None].expand(count, slots, cells).reshape(count, slots * cells)
+        still = torch.full_like(hidden[:, 0, slots * cells :], self.rotary.still, dtype=torch.long)
+        moving = self.memory_cells[:, None].expand(count, slots, cells)
+        moving = moving.reshape(count, slots * cells)
         places = torch.cat((moving, still), dim=1)
 
         told = Hidden(hidden, any_hidden)

@@ -38,7 +38,7 @@ def stage_ports(config: ModelConfig, semantics: bool) -> dict[str, Ports]:
     """Describe the four stages of a model, in the order in which a frame passes them."""
     width, narrow = config.hidden_dim, config.memory_dim
     size, side = config.feature_size, config.image_size
-    cells, mask = size * size, config.mask_size
+    cells, mask = config.memory_size**2, config.mask_size
     real, whole, flag = torch.float32, torch.long, torch.bool
     coarse = Port("coarse", real, (1, width, size, size))
     fine_4 = Port("fine_4", real, (1, width // 8, 4 * size, 4 * size))

@@ -72,7 +72,7 @@ class EncodeMemory(nn.Module):
     def __init__(self, model: Sam2s) -> None:
         super().__init__()
         encoder = model.memory_encoder
-        self.size = model.config.image_size
+        self.size, self.pool = model.config.image_size, model.config.memory_pool
         parts = list(encoder.mask_downsampler.encoder)
         convs, norms = parts[:-1:3], parts[1::3]
         self.masks = nn.Sequential(
@@ -95,7 +95,7 @@ class EncodeMemory(nn.Module):
     def forward(
         self, coarse: Tensor, logits: Tensor, object_score: Tensor, binary: Tensor
     ) -> tuple[Tensor, ...]:
-        """See Sam2s.encode_memory -> memories [N, HW, Cm]."""
+        """See Sam2s.encode_memory -> memories [N, HWm, Cm]."""
         size = (self.size, self.size)
         masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         certain = binary[:, None, None, None]
@@ -103,6 +103,8 @@ class EncodeMemory(nn.Module):
         x = self.image(coarse) + self.masks(masks - 0.5)
         for block in self.blocks:
             x = block(x)
+        if self.pool > 1:
+            x = F.avg_pool2d(x, self.pool)
         cells = x.shape[2] * x.shape[3]
         rows = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])
         memory = self.out(rows)

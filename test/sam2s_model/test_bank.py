@@ -25,7 +25,7 @@ from sam2s_model.config import MEMORY_POLICIES, MemorySettings, ModelConfig
 SMALL = ModelConfig(
     image_size=64, hidden_dim=4, memory_dim=2, num_recent=3, num_pointers=5, max_conditional=3
 )
-CELLS = SMALL.feature_size**2
+CELLS = SMALL.memory_size**2
 CONDITIONAL, LONG = SMALL.num_recent, SMALL.num_recent + 1  # their rows of temporal embedding
 
 

@@ -115,6 +115,6 @@ def test_a_bank_has_room_for_what_its_preset_promises(name: str) -> None:
     bank = MemoryBank(config, MemorySettings())
     kept = config.max_conditional + MemorySettings().max_long + config.num_recent
     assert bank.spatial.shape[0] >= kept
-    assert bank.spatial.shape[1:] == (config.feature_size**2, config.memory_dim)
+    assert bank.spatial.shape[1:] == (config.memory_size**2, config.memory_dim)
     assert bank.pointers.shape[1] == config.hidden_dim
     assert len(bank.layout.recent_pointers) == config.num_pointers - 1

@@ -179,7 +179,7 @@ def test_hidden_slots_say_nothing_and_nothing_becomes_nan() -> None:
     config = runtime.config
     features = runtime.encode_image(clip(1)[0])
     memory = MemoryBatch(
-        torch.randn(2, 3, config.feature_size**2, config.memory_dim),
+        torch.randn(2, 3, config.memory_size**2, config.memory_dim),
         torch.tensor([[6, 7, 0], [6, 0, 1]]),
         torch.randn(2, 4, config.hidden_dim),
         torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4]]),
@@ -269,7 +269,7 @@ def test_tensorrt_is_told_the_shapes_to_expect() -> None:
     ports = stage_ports(manifest.config, manifest.semantics)
     assert trt_profiles(ports["encode_image"].inputs, sizes) == {}
     shapes = trt_profiles(ports["attend_memory"].inputs, sizes)
-    assert shapes["trt_profile_min_shapes"].startswith("spatial:1x13x16x32,role:1x13,")
+    assert shapes["trt_profile_min_shapes"].startswith("spatial:1x13x4x32,role:1x13,")
     assert shapes["trt_profile_max_shapes"].endswith("distance:8x22,seen:8x35")
     assert "xy:8x32x2" in trt_profiles(ports["decode"].inputs, sizes)["trt_profile_max_shapes"]
 

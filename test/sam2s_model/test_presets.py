@@ -51,7 +51,7 @@ def track(preset: str, policy: str, precision: str) -> list[np.ndarray]:
             assert 0.8 < target.iou <= 1
         for kept in tracker.state_dict()["targets"].values():
             bank = kept["bank"]
-            assert bank["spatial"].shape[1:] == (config.feature_size**2, config.memory_dim)
+            assert bank["spatial"].shape[1:] == (config.memory_size**2, config.memory_dim)
             assert bank["pointers"].shape[1] == config.hidden_dim
             assert {frame for frame in bank["frames"] if frame != EMPTY} == set(range(n + 1))
         logits.append(np.stack([target.logits for target in result.values()]))
@@ -150,7 +150,7 @@ def test_a_model_that_has_tracked_can_still_be_trained() -> None:
     for frame in clip(2):
         tracker.step(frame)
     model.train()
-    cells, width = model.config.feature_size**2, model.config.memory_dim
+    cells, width = model.config.memory_size**2, model.config.memory_dim
     features = model.encode_image(torch.randn(1, 3, 192, 192))
     memory = MemoryBatch(
         spatial=torch.randn(1, 2, cells, width),

@@ -120,7 +120,7 @@ def test_forgetting_leaves_the_window_as_it_was_then() -> None:
     entries = [
         Entry(
             n,
-            torch.randn(config.feature_size**2, config.memory_dim, generator=generator),
+            torch.randn(config.memory_size**2, config.memory_dim, generator=generator),
             torch.randn(config.hidden_dim, generator=generator),
             0.9,
         )

@@ -71,7 +71,7 @@ class _Rows:
 class _Written:
     """What one frame left in the memories; rows that wrote nothing hold zeros."""
 
-    spatial: Tensor  # [N, HW, Cm]
+    spatial: Tensor  # [N, HWm, Cm]
     pointer: Tensor  # [N, C]
     there: Tensor  # [N] bool
     conditional: Tensor  # [N] bool
@@ -215,7 +215,7 @@ class Unroll(nn.Module):
         config, count = self.model.config, len(rows.kind)
         none = torch.zeros(count, dtype=torch.bool, device=device)
         return _Written(
-            torch.zeros(count, config.feature_size**2, config.memory_dim, device=device),
+            torch.zeros(count, config.memory_size**2, config.memory_dim, device=device),
             torch.zeros(count, config.hidden_dim, device=device),
             none,
             none,
