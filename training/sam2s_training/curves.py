@@ -22,7 +22,7 @@ TITLES = {
     "lr": "learning rate",
 }
 LINE, FAINT, PHASE = "#1f6f9f", "#b9cfdd", "#d0d4d8"
-WINDOW = 25  # rows that the smooth line averages over
+WINDOW = 10  # rows that the smooth line averages over
 
 
 class CurvesError(Sam2sError):
@@ -63,21 +63,32 @@ def draw_curves(run: Path, target: Path | None = None) -> Path:
 
 
 def _draw(axes: Any, rows: Sequence[dict[str, str]], name: str) -> None:
-    found = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-    steps, values = [step for step, _ in found], [value for _, value in found]
-    smoothed = values if name == "lr" else _smoothed(values)
-    axes.plot(steps, values, color=FAINT, linewidth=0.7)
-    axes.plot(steps, smoothed, color=LINE, linewidth=1.4)
-    # A change of phase changes what a loss means.
-    for phase, members in groupby(rows, key=lambda row: row["phase"]):
-        first = int(next(members)["step"])
+    lowest: list[float] = []
+    # A change of phase changes what a loss means, so no line and no mean runs across it.
+    for number, (phase, members) in enumerate(groupby(rows, key=lambda row: row["phase"])):
+        own = list(members)
+        first = int(own[0]["step"])
         axes.axvline(first, color=PHASE, linewidth=0.8, zorder=0)
         axes.annotate(
-            phase, (first, 1), xycoords=("data", "axes fraction"), fontsize=6, va="bottom"
+            phase,
+            (first, 1),
+            xytext=(0, 7 * (number % 3)),  # short phases' names would overlap on one line
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            fontsize=6,
+            va="bottom",
         )
+        found = [(int(row["step"]), float(row[name])) for row in own if row.get(name)]
+        if not found:
+            continue
+        steps, values = [step for step, _ in found], [value for _, value in found]
+        smoothed = values if name == "lr" else _smoothed(values)
+        axes.plot(steps, values, color=FAINT, linewidth=0.7)
+        axes.plot(steps, smoothed, color=LINE, linewidth=1.4)
+        lowest.append(min(values))
     axes.set_ylabel(TITLES.get(name, name))
     axes.set_xlabel("step")
-    if name in (*LOSSES, "grad_norm") and min(values, default=0) > 0:
+    if name in (*LOSSES, "grad_norm") and min(lowest, default=0) > 0:
         axes.set_yscale("log")
 
 
