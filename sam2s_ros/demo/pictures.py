@@ -22,6 +22,7 @@ Labels = NDArray[np.uint8]
 
 UNTRAINED = "simulator's ground truth (tracker runs with random weights)"
 TRAINED = "tracker: filled; ground truth: white"
+MISSED = "no result for this frame; ground truth: white"
 SHEET = 6  # frames in the contact sheet
 MIN_TAGGED = 0.0008  # of the picture: smaller parts get a border but no name
 MIN_NAMED_TISSUE = 0.012  # of the picture: smaller tissue gets no name
@@ -99,7 +100,8 @@ class Album:
         else:
             drawn = image if labels is None else draw_truth(image, labels, self._classes)
         seconds = (stamp - self.stamps[0]) / 1e9
-        return caption(drawn, f"{seconds:4.1f} s   {TRAINED if self._trained else UNTRAINED}")
+        tracked = TRAINED if stamp in self._results else MISSED
+        return caption(drawn, f"{seconds:4.1f} s   {tracked if self._trained else UNTRAINED}")
 
     def write_video(self, path: Path, rate: float) -> None:
         """Write every received frame as a video, at the rate they came in (`rate` for just one)."""
@@ -110,8 +112,14 @@ class Album:
                 writer.write(self.page(stamp))
 
     def write_sheet(self, path: Path) -> None:
-        """Write frames from begin to end, side by side; those that show an instrument, if any."""
+        """Write frames from begin to end, side by side.
+
+        Of those there are, frames that show an instrument; and, with the tracker's masks, that
+        have any.
+        """
         stamps = [stamp for stamp in self.stamps if self._shows_instrument(stamp)] or self.stamps
+        if self._trained:
+            stamps = [stamp for stamp in stamps if stamp in self._results] or stamps
         places = np.linspace(0, len(stamps) - 1, min(SHEET, len(stamps))).round()
         pages = [self.page(stamps[int(place)]) for place in places]
         write_png(path, contact_sheet(pages, columns=3))

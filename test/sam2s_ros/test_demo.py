@@ -188,6 +188,27 @@ def test_pictures_show_truth_or_masks_and_say_which(shots, trained, monkeypatch)
     assert texts == [f" 0.0 s   {pictures.TRAINED if trained else pictures.UNTRAINED}"]
 
 
+def test_frames_without_a_result_say_so_and_stay_out_of_the_sheet(shots, tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        pictures, "caption", lambda image, text: texts.append(text) or image, raising=True
+    )
+    targets = choose_targets(shots[0].masks, shots[0].classes, 2)
+    masks = {target.name: shots[0].masks == target.identity for target in targets}
+    labels = {target.name: target.class_name for target in targets}
+    stamps = [n * 10**9 for n in range(6)]
+    album = pictures.Album(
+        {stamp: Frame(stamp, shots[0].image) for stamp in stamps},
+        dict.fromkeys(stamps, shots[0].masks), shots[0].classes, targets,
+        [Result(stamp, 0.1, masks, labels) for stamp in stamps[1::2]], True,
+    )  # fmt: skip
+    album.page(stamps[2])
+    assert texts == [f" 2.0 s   {pictures.MISSED}"]
+    texts.clear()
+    album.write_sheet(tmp_path / "sheet.png")
+    assert texts == [f" {n}.0 s   {pictures.TRAINED}" for n in (1, 3, 5)]
+
+
 def test_hero_is_one_picture_of_all_panels(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hero, "PANELS", ((8, 0), (8, 1), (8, 2)))
     monkeypatch.setattr(hero, "WIDTH", 192)
