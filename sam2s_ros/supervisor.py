@@ -96,9 +96,14 @@ class NodeProcess:
         return self.code is not None or self._popen is None
 
 
-def interrupt_on_sigterm() -> None:
-    """Make SIGTERM a KeyboardInterrupt, as Ctrl-C is, so that what was started is ended."""
+def interrupt_on_signals() -> None:
+    """Make SIGTERM a KeyboardInterrupt, as Ctrl-C is, so that what was started is ended.
+
+    Ctrl-C is named too, because scripts start what runs in the background with SIGINT ignored;
+    ROS 2's nodes heed it there, and so does what looks after them.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

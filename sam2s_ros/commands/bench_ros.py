@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from sam2s_model.table import markdown_table
     from sam2s_ros.bench import figures, session
     from sam2s_ros.shipped import node_graphs, node_weights
-    from sam2s_ros.supervisor import interrupt_on_sigterm
+    from sam2s_ros.supervisor import interrupt_on_signals
 
     cases = _cases(args.cases)
     if args.seconds <= 0 or args.warmup < 0:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         parameters["runtime"] = args.runtime
     if args.threads is not None:
         parameters["threads"] = args.threads
-    interrupt_on_sigterm()  # or `timeout` would leave the node behind
+    interrupt_on_signals()  # or `timeout` would leave the node behind
     rows, known = [], {}
     with tempfile.TemporaryDirectory() as folder:
         model, trained = node_weights(Path(folder), args.model)

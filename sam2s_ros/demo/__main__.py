@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
     from sam2s_ros.demo.camera import Camera
     from sam2s_ros.demo.tracking import NodeTracker
     from sam2s_ros.shipped import node_weights
-    from sam2s_ros.supervisor import interrupt_on_sigterm
+    from sam2s_ros.supervisor import interrupt_on_signals
 
-    interrupt_on_sigterm()  # until rclpy has handlers of its own
+    interrupt_on_signals()  # until rclpy has handlers of its own
     parameters = {
         "seed": args.seed, "width": args.width, "height": args.height, "rate": args.rate,
         # All of it before it begins, so that rendering takes nothing from the tracker.

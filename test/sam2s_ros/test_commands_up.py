@@ -137,3 +137,24 @@ def test_wrong_arguments_are_refused_before_anything_starts(arguments, sentence,
 
     assert cli.main(["up", *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_what_a_script_started_in_the_background(number):
+    """Scripts start background processes with SIGINT ignored."""
+    program = (
+        "import signal, time; from sam2s_ros.supervisor import interrupt_on_signals\n"
+        "interrupt_on_signals()\n"
+        "try:\n    print('up', flush=True); time.sleep(20)\n"
+        "except KeyboardInterrupt:\n    print('ended')"
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a child inherits
+    try:
+        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with child:
+        assert child.stdout.readline() == "up\n"
+        child.send_signal(number)
+        assert child.communicate(timeout=10)[0] == "ended\n"
+    assert child.returncode == 0
