@@ -167,46 +167,46 @@ def test_scores_are_perfect_for_the_truth_and_low_for_another_mask(shots):
     assert hits == (2, 4)
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_pictures_show_truth_or_masks_and_say_which(shots, trained, monkeypatch):
+@pytest.fixture
+def captions(monkeypatch):
+    """What is written under the pages that an album draws."""
     texts = []
     monkeypatch.setattr(
         pictures, "caption", lambda image, text: texts.append(text) or image, raising=True
     )
-    targets = choose_targets(shots[0].masks, shots[0].classes, 2)
-    masks = {target.name: shots[0].masks == target.identity for target in targets}
+    return texts
+
+
+def album_of(shot, stamps, tracked, trained):
+    """An album of one picture at several times, with the true masks as results of some."""
+    targets = choose_targets(shot.masks, shot.classes, 2)
+    masks = {target.name: shot.masks == target.identity for target in targets}
     labels = {target.name: target.class_name for target in targets}
-    album = pictures.Album(
-        {0: Frame(0, shots[0].image)}, {0: shots[0].masks}, shots[0].classes, targets,
-        [Result(0, 0.1, masks, labels)], trained,
-    )  # fmt: skip
+    frames = {stamp: Frame(stamp, shot.image) for stamp in stamps}
+    results = [Result(stamp, 0.1, masks, labels) for stamp in tracked]
+    truth = dict.fromkeys(stamps, shot.masks)
+    return pictures.Album(frames, truth, shot.classes, targets, results, trained), targets
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_pictures_show_truth_or_masks_and_say_which(shots, trained, captions):
+    album, targets = album_of(shots[0], [0], [0], trained)
     page = album.page(0)
     changed = (page != shots[0].image).any(axis=2)
     for target in targets:
         assert changed[shots[0].masks == target.identity].mean() > 0.9
     assert changed.mean() < 0.6
-    assert texts == [f" 0.0 s   {pictures.TRAINED if trained else pictures.UNTRAINED}"]
+    assert captions == [f" 0.0 s   {pictures.TRAINED if trained else pictures.UNTRAINED}"]
 
 
-def test_frames_without_a_result_say_so_and_stay_out_of_the_sheet(shots, tmp_path, monkeypatch):
-    texts = []
-    monkeypatch.setattr(
-        pictures, "caption", lambda image, text: texts.append(text) or image, raising=True
-    )
-    targets = choose_targets(shots[0].masks, shots[0].classes, 2)
-    masks = {target.name: shots[0].masks == target.identity for target in targets}
-    labels = {target.name: target.class_name for target in targets}
+def test_frames_without_a_result_say_so_and_stay_out_of_the_sheet(shots, tmp_path, captions):
     stamps = [n * 10**9 for n in range(6)]
-    album = pictures.Album(
-        {stamp: Frame(stamp, shots[0].image) for stamp in stamps},
-        dict.fromkeys(stamps, shots[0].masks), shots[0].classes, targets,
-        [Result(stamp, 0.1, masks, labels) for stamp in stamps[1::2]], True,
-    )  # fmt: skip
+    album, _ = album_of(shots[0], stamps, stamps[1::2], trained=True)
     album.page(stamps[2])
-    assert texts == [f" 2.0 s   {pictures.MISSED}"]
-    texts.clear()
+    assert captions == [f" 2.0 s   {pictures.MISSED}"]
+    captions.clear()
     album.write_sheet(tmp_path / "sheet.png")
-    assert texts == [f" {n}.0 s   {pictures.TRAINED}" for n in (1, 3, 5)]
+    assert captions == [f" {n}.0 s   {pictures.TRAINED}" for n in (1, 3, 5)]
 
 
 def test_hero_is_one_picture_of_all_panels(tmp_path, monkeypatch, capsys):
