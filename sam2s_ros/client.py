@@ -16,7 +16,6 @@ from rclpy.node import Node
 from sam2s_ros.dds import use_profile
 
 SPIN_SECONDS = 0.05  # between looks at a condition while nothing arrives
-LEAVE_SECONDS = 1.0  # for callbacks to end when ROS is left
 
 
 class RosClient:
@@ -53,8 +52,7 @@ class RosClient:
 
     def close(self) -> None:
         """Leave ROS."""
-        # An interrupt may have cut a callback off, which the executor would wait for without end.
-        self._executor.shutdown(timeout_sec=LEAVE_SECONDS)
+        self._executor.shutdown()
         self.node.destroy_node()
         if self._owned:
             self.context.try_shutdown()

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Start, bring up and watch until interrupted: 0 then, 1 if a node could not be kept up."""
     from sam2s_ros.client import RosClient
     from sam2s_ros.dds import with_profile
-    from sam2s_ros.supervisor import NodeProcess, interrupt_on_signals
+    from sam2s_ros.supervisor import NodeProcess, end_all, interrupt_on_signals
 
     planned = plans(args)
     interrupt_on_signals()
@@ -63,22 +63,12 @@ def run(args: argparse.Namespace) -> int:
         for process in processes:
             process.start()
         with RosClient("sam2s_up") as ros:
-            try:
-                return watch(processes, ros)
-            finally:
-                _end(processes)  # before ROS is left, which may take its time
+            return watch(processes, ros)
     except KeyboardInterrupt:
         return 0
     finally:
-        _end(processes)
-
-
-def _end(processes: list[NodeProcess]) -> None:
-    """End the nodes; those that have ended stay as they are."""
-    from sam2s_ros.supervisor import end_all
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C leaves nothing
-    end_all(processes)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C leaves nothing
+        end_all(processes)
 
 
 def watch(processes: list[NodeProcess], ros: RosClient) -> int:
