@@ -36,8 +36,8 @@ class LossSettings:
     # Of features alone: alike within a target and over its frames, unlike elsewhere. Random
     # weights learn prompts much sooner with it; trained ones do not need it.
     grouping: float = 0.0
-    # Of features alone: an instrument's class can be read where the truth says that it is. Random
-    # weights learn classes sooner with it; memory only has to find the place then.
+    # Of features alone: an instrument's class can be read where the truth says that it is, and
+    # memory only has to find the place.
     naming: float = 0.0
     semantic_iou: float = 0.5  # TSL counts on frames whose predicted IoU reaches this ...
     semantic_presence: float = 0.5  # ... and whose predicted presence reaches this
