@@ -44,7 +44,7 @@ class ModelConfig:
     # everything above the trunk
     hidden_dim: int = 256  # channels of features, tokens and object pointers
     memory_dim: int = 64  # channels of a spatial memory; divides hidden_dim
-    memory_pool: int = 1  # a spatial memory averages squares of this many cells a side into one
+    memory_pool: int = 1  # memories see the features averaged over squares of this many cells
     attention_layers: int = 4  # layers of memory attention
     attention_mlp: int = 2048  # feed-forward width in memory attention
     decoder_mlp: int = 2048  # feed-forward width in the mask decoder
@@ -91,6 +91,11 @@ class ModelConfig:
         return self.feature_size // self.memory_pool
 
     @property
+    def memory_mask_size(self) -> int:
+        """Side of the masks that memories are made from, in pixels."""
+        return 16 * self.memory_size
+
+    @property
     def mask_size(self) -> int:
         """Side of the decoder's mask logits, in pixels at stride 4."""
         return self.image_size // 4
@@ -120,7 +125,7 @@ PRESETS: dict[str, ModelConfig] = {
         windows=(8, 4, 8, 8),
         hidden_dim=128,
         memory_dim=32,
-        memory_pool=2,  # attention to memories is half of a frame's time without it
+        memory_pool=2,  # making memories and attending to them is over half of a frame without it
         attention_layers=2,
         attention_mlp=512,
         decoder_mlp=512,

@@ -195,7 +195,7 @@ class MemoryAttention(nn.Module):
 
 
 class MaskDownSampler(nn.Module):
-    """A mask becomes a map of the features' size: [N, 1, S, S] -> [N, C, S/16, S/16]."""
+    """A mask becomes a map of a memory's size: [N, 1, M, M] -> [N, C, M/16, M/16]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -262,9 +262,9 @@ class MemoryEncoder(nn.Module):
         self.pool = config.memory_pool
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """Features [1, C, H, W] and scaled masks [N, 1, S, S] -> [N, Cm, Hm, Wm]."""
+        """Features [1, C, H, W] and scaled masks [N, 1, M, M] -> [N, Cm, Hm, Wm]."""
+        if self.pool > 1:
+            features = F.avg_pool2d(features, self.pool)
         fused = self.fuser(self.pix_feat_proj(features) + self.mask_downsampler(masks))
-        if self.pool > 1:  # the projection is linear, so it may come after the average
-            fused = F.avg_pool2d(fused, self.pool)
         result: Tensor = self.out_proj(fused)
         return result

@@ -199,7 +199,7 @@ class Sam2s(nn.Module):
         Returns:
             [N, HWm, Cm].
         """
-        size = (self.config.image_size, self.config.image_size)
+        size = (self.config.memory_mask_size, self.config.memory_mask_size)
         masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         masks = torch.where(binary[:, None, None, None], (masks > 0).to(masks), masks.sigmoid())
         memory = self.memory_encoder(features.coarse, masks * 20.0 - 10.0)

@@ -72,7 +72,7 @@ class EncodeMemory(nn.Module):
     def __init__(self, model: Sam2s) -> None:
         super().__init__()
         encoder = model.memory_encoder
-        self.size, self.pool = model.config.image_size, model.config.memory_pool
+        self.size, self.pool = model.config.memory_mask_size, model.config.memory_pool
         parts = list(encoder.mask_downsampler.encoder)
         convs, norms = parts[:-1:3], parts[1::3]
         self.masks = nn.Sequential(
@@ -100,11 +100,11 @@ class EncodeMemory(nn.Module):
         masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         certain = binary[:, None, None, None]
         masks = torch.where(certain, (masks > 0).to(masks), masks.sigmoid())
+        if self.pool > 1:
+            coarse = F.avg_pool2d(coarse, self.pool)
         x = self.image(coarse) + self.masks(masks - 0.5)
         for block in self.blocks:
             x = block(x)
-        if self.pool > 1:
-            x = F.avg_pool2d(x, self.pool)
         cells = x.shape[2] * x.shape[3]
         rows = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])
         memory = self.out(rows)
