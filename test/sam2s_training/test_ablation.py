@@ -1,6 +1,7 @@
 """Variants of one recipe, set side by side."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_variants_differ_in_what_they_name_alone(written):
     assert base.phases[0].data.parts == tsl.phases[0].data.parts
 
 
-@pytest.mark.parametrize("name", ["nano-ablation"])
+@pytest.mark.parametrize("name", ["nano-ablation", "nano-ablation-cpu"])
 def test_the_shipped_ablation_changes_one_thing_a_row(name):
     ablation, recipes = load_ablation(name)
     base, divemem, tsl, entropy, gaussian = (recipes[v.name].phases[0] for v in ablation.variants)
@@ -54,6 +55,7 @@ def test_the_shipped_ablation_changes_one_thing_a_row(name):
     assert base.data.sampler.policy == "consecutive"
     assert divemem.data == tsl.data == entropy.data == gaussian.data
     assert (base.losses, divemem.losses.semantic) == (divemem.losses, 0.0)
+    assert base.losses.naming == 0.0
     assert tsl.losses.semantic > 0
     assert [p.losses.ambiguity for p in (tsl, entropy, gaussian)] == ["none", "entropy", "gaussian"]
     # Noise is on for all, or ARL would be compared with cleaner teachers.
@@ -86,7 +88,24 @@ def test_slices_lead_to_the_table(written, tmp_path, capsys):
     assert f"({gain:+.1f})" in text
     assert "1 steps of 1 clips at 64 px" in text
     assert "`again`" in text
+    assert re.search(r"smoke: \d+ targets in 2 clips", text)
     assert state_of(out / "base").clips == state_of(out / "tsl").clips
+
+
+def test_processes_share_the_variants(written, tmp_path):
+    ablation, recipes = load_ablation(written)
+    out, world = tmp_path / "out", World(torch.device("cpu"))
+
+    def job(*only):
+        return AblationRun(ablation, recipes, out, world, only=only, quiet=True)
+
+    assert job("+ TSL").run()
+    assert (out / "tsl").is_dir()
+    assert not (out / "base").exists()
+    rows = job().write().splitlines()[2:]
+    assert ["…" in row for row in rows] == [True, False]
+    with pytest.raises(RecipeError, match=r"no variant is called 'TSL'; there are: base, \+ TSL"):
+        job("TSL")
 
 
 def test_a_variant_may_build_on_another_than_the_row_above():

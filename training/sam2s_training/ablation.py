@@ -27,6 +27,7 @@ from sam2s_model.config import MemoryPolicyName
 from sam2s_model.evaluation.protocol import PromptKind
 from sam2s_model.evaluation.report import ReportOptions, figure_text
 from sam2s_model.table import markdown_table
+from sam2s_model.whole_file import write_whole
 from sam2s_training.checkpoint import newest
 from sam2s_training.distributed import World
 from sam2s_training.evaluate import EvaluationSettings, evaluate_checkpoint
@@ -35,6 +36,7 @@ from sam2s_training.schema import RecipeError, build, merged
 from sam2s_training.trainer import SliceSettings, Trainer
 
 TABLE_NAME, JSON_NAME = "ablation.md", "ablation.json"
+SIZES = ("videos", "targets")  # what a suite's figures were counted over
 # Of each suite, after J&F and its difference from the row above.
 SHOWN = (
     ("absence_recall", "absence recall"),
@@ -119,18 +121,27 @@ class AblationRun:
         world: World,
         *,
         minutes: float | None = None,
+        only: Sequence[str] = (),
         jobs: int = 1,
         quiet: bool = False,
         command: str = "",
     ) -> None:
+        """`only` names the variants to work on; none: all. Other processes may do the rest."""
+        names = [variant.name for variant in ablation.variants]
+        for name in only:
+            if name not in names:
+                raise RecipeError(f"no variant is called '{name}'; there are: {', '.join(names)}")
+        self.only = set(only or names)
         self.ablation, self.recipes, self.out, self.world = ablation, recipes, out, world
         self.jobs, self.quiet, self.command = jobs, quiet, command
         self.stopped = "time"  # why the last slice ended, where it did not finish
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
 
     def run(self) -> bool:
-        """Work until everything is done (then True), time is up, or a signal comes."""
+        """Work until all its variants are done (then True), time is up, or a signal comes."""
         for variant in self.ablation.variants:
+            if variant.name not in self.only:
+                continue
             if not self._train(variant):
                 return False
             for suite in self.ablation.suites:
@@ -148,16 +159,16 @@ class AblationRun:
             "",
             text,
             "",
-            f"J&F and shares in %, prompt `{self.ablation.prompt}`, clips {self.ablation.shard}. "
+            f"J&F and shares in %, prompt `{self.ablation.prompt}`, clips {self.ablation.shard}"
+            f"{self._sizes()}. "
             "In brackets: the difference from the row that the variant builds on. Every variant "
             f"was trained for the same {self._budget()}.",
             "",
             f"`{self.command}`",
             "",
         ]
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / TABLE_NAME).write_text("\n".join(lines))
-        (self.out / JSON_NAME).write_text(json.dumps(self._results(), indent=1))
+        write_whole(self.out / TABLE_NAME, "\n".join(lines))
+        write_whole(self.out / JSON_NAME, json.dumps(self._results(), indent=1))
         return text
 
     def _budget(self) -> str:
@@ -168,6 +179,18 @@ class AblationRun:
         )
         start = recipe.model.weights or "random weights"
         return f"{phases}, from {start}, seed {recipe.seed}"
+
+    def _sizes(self) -> str:
+        """Say what the figures were counted over, as far as it is known."""
+        found = {
+            suite: figures
+            for by_suite in self._results().values()
+            for suite, figures in by_suite.items()
+        }
+        return "".join(
+            f"; {suite}: {figures['targets']} targets in {figures['videos']} clips"
+            for suite, figures in found.items()
+        )
 
     def _left(self) -> float | None:
         """Minutes left in this slice; None without an end."""
@@ -206,7 +229,8 @@ class AblationRun:
             ReportOptions(plots=False, worst=0, show_progress=not self.quiet),
             command=self.command,
         )
-        path.write_text(json.dumps(results["scores"]["macro"], indent=1))
+        counts = {key: sum(s[key] for s in results["scores"]["datasets"].values()) for key in SIZES}
+        write_whole(path, json.dumps({**results["scores"]["macro"], **counts}, indent=1))
 
     def _result_path(self, variant: Variant, suite: str) -> Path:
         return self._folder(variant) / f"result-{Path(suite).name}.json"

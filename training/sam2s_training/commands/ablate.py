@@ -17,6 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder; default: out/ablation/<its name>")
     parser.add_argument("--weights", help="what all variants start from; default: the recipe's")
     parser.add_argument("--minutes", type=float, help="stop after this time; go on with the same")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="VARIANT",
+        help="work on this variant alone (may be repeated); several processes can share a folder",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads of torch; default: its own choice")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the clips judged")
@@ -45,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         args.out or Path("out/ablation") / ablation.name,
         World(choose_device(args.device)),
         minutes=args.minutes,
+        only=args.only,
         jobs=args.jobs,
         quiet=args.quiet,
         command=shlex.join(["python", "-m", "sam2s_training", *sys.argv[1:]]),
