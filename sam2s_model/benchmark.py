@@ -171,16 +171,20 @@ def memory_settings(setting: Setting) -> MemorySettings:
 def export_contender(setting: Setting, name: str, folder: Path, traced: Path | None = None) -> None:
     """Export the contenders' common model for one of ONNX, unless the folder has it already.
 
+    An export made by other code or with other libraries is made anew: it may be another graph.
     `traced` is the fp32 export to convert, if there is one.
     """
     from sam2s_model.export.build import Check, build
-    from sam2s_model.export.folder import ExportOptions, weights_digest
+    from sam2s_model.export.folder import ExportOptions, versions, weights_digest
     from sam2s_model.export.manifest import FILE, Manifest
 
     model = build_model(setting)
     if (folder / FILE).is_file():
         manifest = Manifest.load(folder)
-        same = manifest.source.get("sha256") == weights_digest(model)
+        same = (manifest.source.get("sha256"), manifest.versions) == (
+            weights_digest(model),
+            versions(),
+        )
         if same and manifest.config == model.config and manifest.precision == ONNX[name]:
             return
     options = ExportOptions(

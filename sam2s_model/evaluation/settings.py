@@ -7,12 +7,12 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from sam2s_model.evaluation.clip import Protocol as EvalProtocol
 from sam2s_model.evaluation.protocol import Tracker
+from sam2s_model.versions import versions_of
 
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "av", "onnxruntime")
 
@@ -99,17 +99,7 @@ def settings_key(description: dict[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Name the versions that a result rests on; `source` is a digest of the library's own code."""
-    package = Path(__file__).resolve().parents[1]
-    code = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
-    found = {"python": platform.python_version(), "source": code.hexdigest()[:12]}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return versions_of(LIBRARIES)
 
 
 def host(jobs: int) -> dict[str, Any]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from sam2s_model.export.manifest import (
 )
 from sam2s_model.model import Sam2s
 from sam2s_model.textbank import TextBank
+from sam2s_model.versions import versions_of
 
 PRECISIONS = ("fp32", "fp16", "int8")
 PACKAGE = "sam2s_ros"  # what holds this library
@@ -194,13 +193,7 @@ def weights_digest(model: Sam2s) -> str:
 
 def versions() -> dict[str, str]:
     """The versions that an export rests on."""
-    found = {"python": platform.python_version()}
-    for name in (PACKAGE, *LIBRARIES):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return versions_of((PACKAGE, *LIBRARIES))
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
