@@ -72,7 +72,7 @@ def _draw(axes: Any, rows: Sequence[dict[str, str]], name: str) -> None:
         axes.annotate(
             phase,
             (first, 1),
-            xytext=(0, 7 * (number % 3)),  # short phases' names would overlap on one line
+            xytext=(0, 7 * (number % 4)),  # short phases' names would overlap on one line
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             fontsize=6,
