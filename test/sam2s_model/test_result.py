@@ -75,9 +75,9 @@ def test_pictures_agree_whatever_the_size(height: int, width: int, seed: int) ->
     low = torch.randn(16, 16, generator=torch.Generator().manual_seed(seed)) - 1
     target = result(low, (height, width))
     full = F.interpolate(low[None, None], size=(height, width), mode="bilinear")[0, 0].numpy()
-    assert np.array_equal(target.logits, full)
-    assert np.array_equal(target.mask, full > 0)
-    assert target.area == int((full > 0).sum())
+    np.testing.assert_allclose(target.logits, full, atol=1e-4)
+    assert np.array_equal(target.mask, target.logits > 0)
+    assert target.area == int(target.mask.sum())
     if target.box is None:
         assert target.area == 0
         return
