@@ -88,7 +88,7 @@ def test_slices_lead_to_the_table(written, tmp_path, capsys):
     assert f"({gain:+.1f})" in text
     assert "1 steps of 1 clips at 64 px" in text
     assert "`again`" in text
-    assert re.search(r"smoke: \d+ targets in 2 clips", text)
+    assert re.search(r"smoke: \d+ targets, clips: 2", text)
     assert state_of(out / "base").clips == state_of(out / "tsl").clips
 
 

@@ -188,7 +188,7 @@ class AblationRun:
             for suite, figures in by_suite.items()
         }
         return "".join(
-            f"; {suite}: {figures['targets']} targets in {figures['videos']} clip{'s' * (figures['videos'] != 1)}"
+            f"; {suite}: {figures['targets']} targets, clips: {figures['videos']}"
             for suite, figures in found.items()
         )
 
