@@ -49,7 +49,7 @@ class TargetResult:
         """Mask logits at source size: float32 HxW."""
         height, width = self.source_size
         if self.low_res_logits.device.type == "cpu":
-            # The same as torch's but for rounding, in an eighth of the time.
+            # The same as torch's but for rounding, and much faster.
             small = self.low_res_logits.numpy()
             large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
             return np.asarray(large, np.float32)
