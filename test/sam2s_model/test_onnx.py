@@ -16,12 +16,13 @@ import torch
 from builders import click, clip, identical, prompts
 
 from sam2s_model import MemorySettings, StreamTracker
+from sam2s_model.benchmark import Setting, export_contender
 from sam2s_model.cli import main
 from sam2s_model.errors import Sam2sError
 from sam2s_model.evaluation.settings import StreamTrackerSpec
 from sam2s_model.export.errors import CapacityError, ManifestError, NewerExportError
 from sam2s_model.export.layout import stage_ports
-from sam2s_model.export.manifest import Manifest, sha256
+from sam2s_model.export.manifest import FILE, Manifest, sha256
 from sam2s_model.export.parity import BOUNDS, compare, exact, synthetic_clip
 from sam2s_model.model import Features, MemoryBatch
 from sam2s_model.result import FrameResult
@@ -233,6 +234,24 @@ def test_the_bench_sets_runtimes_side_by_side(
     assert "ONNX Runtime has no option 'spin'" in capsys.readouterr().err
     assert main(["bench", "--runtime", "tvm"]) == 2
     assert "there is no runtime 'tvm'" in capsys.readouterr().err
+
+
+def test_the_bench_exports_again_when_the_code_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Path] = []
+    monkeypatch.setattr("sam2s_model.export.build.build", lambda _, out, *a, **k: built.append(out))
+    weights = str(exports.weights())
+    image_size = Manifest.load(exports.exported()[0]).config.image_size
+    setting = Setting("nano", image_size, "divemem", "cpu", weights, 1, 96, 80)
+    folder = exports.copy(tmp_path / "onnx")
+    export_contender(setting, "onnx", folder)
+    assert built == []
+    manifest = json.loads((folder / FILE).read_text())
+    manifest["versions"]["source"] = "of other code"
+    (folder / FILE).write_text(json.dumps(manifest))
+    export_contender(setting, "onnx", folder)
+    assert built == [folder]
 
 
 def test_the_evaluation_runs_exported_graphs() -> None:
