@@ -20,6 +20,14 @@ def only(**changes: object) -> AugmentSettings:
     return dataclasses.replace(NOTHING, **changes)  # type: ignore[arg-type]
 
 
+def colour(**changes: object) -> AugmentSettings:
+    """Only the named changes of colour."""
+    none = dict.fromkeys(
+        ("brightness", "contrast", "saturation", "hue", "gamma", "tint", "shade", "flicker"), 0.0
+    )
+    return only(**{"colour": 1.0, **none, **changes})
+
+
 def changed(settings: AugmentSettings, seed: int = 0):
     return augment(square_clip(), settings, np.random.default_rng(seed))
 
@@ -127,7 +135,7 @@ def test_colour_leaves_masks_alone() -> None:
 
 
 def test_brightness_is_a_factor() -> None:
-    settings = only(colour=1.0, brightness=0.5, contrast=0, saturation=0, hue=0, gamma=0, flicker=0)
+    settings = colour(brightness=0.5)
     factors = []
     for seed in range(30):
         levels = changed(settings, seed).images[:, :, 60, 60].float()  # 90 before
@@ -138,7 +146,7 @@ def test_brightness_is_a_factor() -> None:
 
 
 def test_contrast_pivots_and_grey_has_no_colour() -> None:
-    settings = only(colour=1.0, brightness=0, contrast=1.0, saturation=0, hue=0, gamma=0, flicker=0)
+    settings = colour(contrast=1.0)
     clip = square_clip()
     mean = type(clip)(
         torch.full_like(clip.images, 115), clip.masks, clip.classes, clip.name, clip.numbers
@@ -154,11 +162,40 @@ def test_contrast_pivots_and_grey_has_no_colour() -> None:
 
 
 def test_hue_keeps_grey() -> None:
-    settings = only(colour=1.0, brightness=0, contrast=0, saturation=0, hue=90, gamma=0, flicker=0)
+    settings = colour(hue=90)
     clip = changed(settings, 1)
     assert (clip.images[:, :, 60, 60].int() - 90).abs().max() <= 1
     before = square_clip().images[0, :, 25, 12].int()
     assert (clip.images[0, :, 25, 12].int() - before).abs().max() > 10
+
+
+def test_tint_is_a_factor_for_each_channel() -> None:
+    gains = []
+    for seed in range(20):
+        images = changed(colour(tint=0.4), seed).images.float()
+        assert (images - images[:1])[..., 53:, :].abs().max() <= 1  # in every frame alike
+        gains.append(images[0, :, 60, 60] / 90)
+        # The same factors for the square's colour (220, 60, 40) as for the grey ground.
+        square = images[0, :, 25, 12] / torch.tensor([220.0, 60.0, 40.0])
+        assert torch.allclose(square[1:], gains[-1][1:], atol=0.02)
+    spread = torch.stack(gains)
+    assert 1 / 1.4 - 0.02 <= spread.min() < 0.8
+    assert 1.25 < spread.max() <= 1.4 + 0.02
+    assert (spread[:, 0] - spread[:, 2]).abs().max() > 0.2  # and not one factor for all
+
+
+def test_shade_takes_light_from_one_side() -> None:
+    for seed in range(10):
+        images = changed(colour(shade=0.6), seed).images.float()
+        assert torch.equal(images[0, :, 53:], images[1, :, 53:])
+        kept = images[0, :, 1:] / square_clip().images[0, :, 1:].float()
+        assert kept.max() <= 1.02
+        assert kept.min() >= 0.4 - 0.02
+        # A corner lies farthest from the lit point, the opposite one nearer to it.
+        corners = [float(kept[0, y, x]) for y in (0, -1) for x in (0, -1)]
+        assert min(corners) == pytest.approx(float(kept.min()), abs=0.03)
+    with pytest.raises(DataSettingError, match="below 1"):
+        AugmentSettings(shade=1.0)
 
 
 def test_noise_has_its_strength() -> None:

@@ -1,4 +1,4 @@
-"""AdamW with layer-wise learning rates, the cosine schedule, and averaged weights (EMA)."""
+"""The optimiser with layer-wise learning rates, the cosine schedule, and averaged weights (EMA)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sam2s_model.errors import Sam2sError
 from sam2s_model.model import OWN_TENSORS
+from sam2s_training import muon
 from sam2s_training.recipe import OptimSettings
 
 TRUNK = "image_encoder.trunk."
@@ -56,19 +57,22 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """Group the model's parameters by learning rate and weight decay."""
+    """Group the model's parameters by learning rate, weight decay and kind of step."""
     parameters = named_parameters(model)
     found = [_BLOCK.match(name) for name in parameters]
     blocks = 1 + max((int(match.group(1)) for match in found if match), default=0)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         factor = learning_rate_factor(name, settings, blocks)
-        decay = settings.weight_decay if is_decayed(name, parameter) else 0.0
-        groups.setdefault((factor, decay), []).append(parameter)
-    return torch.optim.AdamW(
+        decayed = is_decayed(name, parameter)
+        decay = settings.weight_decay if decayed else 0.0
+        orthogonal = settings.kind == "muon" and decayed and muon.suits(parameter)
+        groups.setdefault((factor, decay, orthogonal), []).append(parameter)
+    kind = muon.Muon if settings.kind == "muon" else torch.optim.AdamW
+    return kind(
         [
-            {"params": members, "factor": factor, "weight_decay": decay}
-            for (factor, decay), members in groups.items()
+            {"params": members, "factor": factor, "weight_decay": decay, "orthogonal": orthogonal}
+            for (factor, decay, orthogonal), members in groups.items()
         ],
         lr=settings.lr,
         betas=settings.betas,
@@ -107,7 +111,13 @@ def load_optimizer_state(
     parameters: Mapping[str, nn.Parameter],
     state: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
-    """Put back what `optimizer_state` gave."""
+    """Put back what `optimizer_state` gave; what another kind of step kept is left out."""
+    orthogonal = {
+        parameter
+        for group in optimizer.param_groups
+        if group.get("orthogonal", False)
+        for parameter in group["params"]
+    }
     for name, entries in state.items():
         if name not in parameters:
             raise OptimizerStateError(
@@ -115,6 +125,8 @@ def load_optimizer_state(
                 "recipe that the checkpoint was written with"
             )
         parameter = parameters[name]
+        if ("momentum" in entries) != (parameter in orthogonal):
+            continue
         kept: dict[str, Any] = {}
         for key, value in entries.items():
             if value.ndim and value.shape != parameter.shape:

@@ -50,6 +50,7 @@ class ModelSettings:
 class OptimSettings:
     """The optimiser, its schedule, and how a step is computed."""
 
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: matrices' steps are made orthogonal
     batch: int = 4  # clips per process and micro-step
     accumulate: int = 1  # micro-steps whose gradients are summed before a step
     lr: float = 1e-3  # peak, after the warm-up

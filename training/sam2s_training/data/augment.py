@@ -42,8 +42,10 @@ class AugmentSettings:
     saturation: float = 0.3
     hue: float = 12.0  # degrees on the colour wheel, to either side
     gamma: float = 0.2  # exponent up to 1.2 or 1/1.2
+    tint: float = 0.15  # factor up to 1.15 for red, green and blue each: white balance, filters
     grey: float = 0.02  # probability of a picture without colours
     flicker: float = 0.03  # brightness from frame to frame, standard deviation
+    shade: float = 0.3  # light is lost towards the far side of a point in the picture, up to this
     blur: float = 0.15  # probability of a blur
     blur_sigma: float = 0.006  # widest blur, share of the picture
     noise: float = 0.25  # probability of noise
@@ -58,12 +60,15 @@ class AugmentSettings:
                 )
         for name in (
             *("rotate", "aspect", "shear", "shift", "shake", "brightness", "contrast"),
-            *("saturation", "hue", "gamma", "flicker", "blur_sigma", "noise_sigma", "min_pixels"),
+            *("saturation", "hue", "gamma", "tint", "shade", "flicker", "blur_sigma"),
+            *("noise_sigma", "min_pixels"),
         ):
             if getattr(self, name) < 0:
                 raise DataSettingError(
                     f"augment {name} is {getattr(self, name)}; it must not be negative"
                 )
+        if self.shade >= 1:
+            raise DataSettingError(f"augment shade is {self.shade}; it must lie below 1")
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise DataSettingError(
                 f"augment zoom is {self.zoom}; expected [low, high], both above 0"
@@ -177,6 +182,8 @@ class _Colour:
     matrix: Tensor  # [T, 3, 3], RGB to RGB
     offset: Tensor  # [T, 3], of full scale
     gamma: float
+    shade: float  # share of the light that is lost farthest from the centre
+    centre: tuple[float, float]  # where no light is lost, x and y in −1 … 1
     sigma: float  # of the blur, share of the picture
     noise: float  # share of full scale
     noise_seed: int
@@ -194,11 +201,14 @@ class _Colour:
         flicker = np.exp(s.flicker * random.normal(size=frames))  # [T]
         sigma, noise = s.blur_sigma * random.uniform(), s.noise_sigma * random.uniform()
         seed = int(random.integers(2**62))
+        tint = np.exp(np.log1p(s.tint) * random.uniform(-1, 1, 3))
+        shade, centre = s.shade * random.uniform(), random.uniform(-0.5, 0.5, 2)
         luma = np.broadcast_to(np.array(LUMA), (3, 3))
         matrix, offset, gains = np.eye(3), 0.0, np.ones(frames)
         if wanted:
             matrix = luma + saturation * (np.eye(3) - luma) @ _turn(hue)
-            matrix, offset = contrast * bright * matrix, PIVOT * (1 - contrast)
+            matrix = contrast * bright * tint[:, None] * matrix
+            offset = PIVOT * (1 - contrast)
             gains = flicker
         if grey:
             matrix = luma @ matrix
@@ -206,6 +216,8 @@ class _Colour:
             torch.from_numpy((gains[:, None, None] * matrix).astype(np.float32)),
             torch.from_numpy(np.repeat((gains * offset)[:, None], 3, 1).astype(np.float32)),
             float(gamma) if wanted else 1.0,
+            float(shade) if wanted else 0.0,
+            (float(centre[0]), float(centre[1])),
             float(sigma) if blurred else 0.0,
             float(noise) if noisy else 0.0,
             seed,
@@ -222,12 +234,21 @@ class _Colour:
         if self.changes:
             matrix, offset = self.matrix.to(device), self.offset[..., None].to(device)
             x = torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x)
+        if self.shade:
+            x = x * self._light(images.shape[-1], device)
         if self.sigma:
             x = blur(x, self.sigma * images.shape[-1])
         if self.noise:
             generator = torch.Generator(device).manual_seed(self.noise_seed)
             x = x + self.noise * torch.randn(x.shape, generator=generator, device=device)
         return x.clamp(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
+
+    def _light(self, side: int, device: torch.device) -> Tensor:
+        """Tell the share of light that each pixel keeps: [S, S]."""
+        line = torch.linspace(-1.0, 1.0, side, device=device)
+        across, down = ((line - c) ** 2 for c in self.centre)
+        distance = down[:, None] + across[None, :]
+        return 1.0 - self.shade * distance / distance.max()
 
 
 def _turn(angle: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
