@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from sam2s_model.commands.options import add_allow_fallback
+
 MODES = "sam2s.bench"  # entry points of packages above the library that time more than the tracker
 
 HELP = "time the tracker by stage, alone or beside the reference SAM 2 predictor"
@@ -34,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exports", type=Path, help="folder that keeps the exports for the next run [temporary]"
     )
     parser.add_argument("--provider", default="cpu", help="of ONNX Runtime: cpu, cuda, tensorrt")
-    parser.add_argument(
-        "--allow-fallback", action="store_true", help="run on the CPU where the provider is missing"
-    )
+    add_allow_fallback(parser)
     parser.add_argument(
         "--against", choices=["sam2"], help="also run the reference package's predictor"
     )
