@@ -48,6 +48,7 @@ from sam2s_ros.publishers import Publishers
 from sam2s_ros.session import PromptReply, Session
 from sam2s_ros.settings import RELIABILITIES
 from sam2s_ros.state_file import StateFileError, read_state, write_state
+from sam2s_ros.turns import take_short_turns
 
 WARN_EVERY = 5.0  # seconds between warnings about images
 STOP_SECONDS = 1.0  # for the frame that is being computed when the node ends
@@ -394,6 +395,7 @@ def run(args: list[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the node as a process of its own."""
+    take_short_turns()
     leave(run())
 
 

@@ -27,6 +27,7 @@ from sam2s_ros.client import RosClient
 from sam2s_ros.conversions import rgb_to_image
 from sam2s_ros.demo.stream import choose_targets
 from sam2s_ros.tracker_client import TrackerClient
+from sam2s_ros.turns import take_short_turns
 
 SEED = 8  # of a scene whose first frame shows two instruments
 RENDERED = (640, 512)  # pixels; other sizes are scaled from it, because rendering takes long
@@ -138,6 +139,7 @@ def main() -> int:
                        ("tracker", str), ("title", str), ("out", Path)):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, required=True)
     args = parser.parse_args()
+    take_short_turns()
     try:
         args.out.write_text(json.dumps(run(args)))
     except Sam2sError as error:
