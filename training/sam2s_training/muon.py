@@ -19,7 +19,7 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 _MOMENTUM = 0.95
 _RMS = 0.2  # root mean square of an AdamW step of rate 1, as it is observed
-_NARROW = 16  # matrices with a shorter side are heads or first layers: AdamW suits them
+_NARROW = 16  # matrices with a shorter side are mostly heads: AdamW suits them
 
 
 def suits(parameter: Tensor) -> bool:
