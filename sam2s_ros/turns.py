@@ -11,6 +11,6 @@ def take_short_turns() -> None:
     """Let threads of this process give way to each other after half a millisecond.
 
     One thread receives images while another tracks. Whichever wakes up waits for the other's turn
-    to end, by default five milliseconds each time, and does so several times a message.
+    to end, by default up to five milliseconds each time.
     """
     sys.setswitchinterval(TURN)
