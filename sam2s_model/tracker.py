@@ -21,6 +21,7 @@ from sam2s_model.batch import MaskPrompts, mask_prompts, memory_batch, prompt_ba
 from sam2s_model.config import MemorySettings, TrackSettings
 from sam2s_model.errors import Sam2sError
 from sam2s_model.model import Decoded, Features, Sam2s
+from sam2s_model.prepared import PreparedFrame
 from sam2s_model.prompt import Prompt, PromptError
 from sam2s_model.result import FrameResult, TargetResult, TrackState
 from sam2s_model.runtime.base import Runtime, RuntimeUnavailableError
@@ -206,24 +207,60 @@ class StreamTracker:
 
     # --- tracking -------------------------------------------------------------------------
 
+    def prepare(self, frame: NDArray[np.uint8], *, encode: bool = True) -> PreparedFrame:
+        """Do for `step` what needs no target: shrink the frame and, if any is known, encode it.
+
+        Another thread may do this for the next frame while `step` is at work on this one. Runtime
+        "onnx" on a CPU gains by that with `OnnxOptions(overlap=True)`.
+
+        Args:
+            frame: uint8 HxWx3 RGB of any size.
+            encode: whether to encode it; else `step` does.
+        """
+        height, width = _checked_frame(frame)
+        clock = _Clock()
+        features = None
+        with torch_threads(self.runtime.torch_threads), self.runtime.lane():
+            with clock.stage("shrink"):
+                small = shrink(frame, self.config.image_size)
+            if encode and (self._targets or self._pending):
+                with clock.stage("encode_image"):
+                    features = self.runtime.encode_image(small)
+        return PreparedFrame(
+            small, height, width, features, self.runtime, clock.start, clock.stages
+        )
+
     def step(
-        self, frame: NDArray[np.uint8], source_size: tuple[int, int] | None = None
+        self,
+        frame: NDArray[np.uint8] | PreparedFrame,
+        source_size: tuple[int, int] | None = None,
     ) -> FrameResult:
-        """Track all targets on the next frame, uint8 HxWx3 RGB of any size.
+        """Track all targets on the next frame: uint8 HxWx3 RGB of any size, or a prepared one.
 
         Of a frame that `shrink` has made small, `source_size` is the original's height and width:
         prompts are understood in its pixels, and masks have its size.
         """
-        given = _checked_frame(frame)
-        height, width = source_size or given
+        prepared = frame if isinstance(frame, PreparedFrame) else None
+        picture = frame.small if isinstance(frame, PreparedFrame) else frame
+        if prepared is None:
+            given = _checked_frame(picture)
+            height, width = source_size or given
+        elif prepared.runtime is self.runtime:
+            height, width = prepared.height, prepared.width
+        else:
+            raise FrameError("the frame was prepared by a tracker with another network")
         self._check_pending(width, height)
-        clock = _Clock()
+        clock = _Clock(prepared)
         self._source_size = (height, width)
         targets = {name: self._targets.get(name) or self._new(name) for name in self.targets}
         rows = list(targets.values())
         if rows:
-            with torch_threads(self.runtime.torch_threads):
-                decoded = self._advance(frame, rows, self._pending, clock)
+            with torch_threads(self.runtime.torch_threads), self.runtime.lane():
+                features = prepared.features if prepared else None
+                if features is None:
+                    with clock.stage("encode_image"):
+                        features = self.runtime.encode_image(picture)
+                decoded = self._advance(features, rows, self._pending, clock)
         self._targets, self._pending = targets, {}
         results = {
             target.name: TargetResult(
@@ -245,14 +282,12 @@ class StreamTracker:
 
     def _advance(
         self,
-        frame: NDArray[np.uint8],
+        features: Features,
         rows: list[Target],
         pending: Mapping[str, Prompt],
         clock: _Clock,
     ) -> Decoded:
-        """Run the four stages for all targets and renew what is kept of them."""
-        with clock.stage("encode_image"):
-            features = self.runtime.encode_image(frame)
+        """Run the stages after the encoder for all targets and renew what is kept of them."""
         prompts = [pending.get(target.name) for target in rows]
         begun = [target.begun for target in rows]
         with_memory = [
@@ -552,11 +587,12 @@ class StreamTracker:
 
 
 class _Clock:
-    """Milliseconds per stage of one step."""
+    """Milliseconds per stage of one step, those of the frame's preparation included."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepared: PreparedFrame | None = None) -> None:
         self.start = time.perf_counter()
-        self.stages: dict[str, float] = {}
+        self.before = prepared.elapsed if prepared else 0.0
+        self.stages: dict[str, float] = dict(prepared.timings) if prepared else {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -565,7 +601,8 @@ class _Clock:
         self.stages[name] = (time.perf_counter() - begin) * 1e3
 
     def read(self) -> dict[str, float]:
-        return {**self.stages, "total": (time.perf_counter() - self.start) * 1e3}
+        own = (time.perf_counter() - self.start) * 1e3
+        return {**self.stages, "total": self.before + own}
 
 
 def _checked_frame(frame: object) -> tuple[int, int]:

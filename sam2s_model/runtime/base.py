@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,9 @@ class Runtime(Protocol):
 
     def check_memory(self, settings: MemorySettings) -> None:
         """Refuse memory settings that this runtime has no room for."""
+
+    def lane(self) -> AbstractContextManager[None]:
+        """Be at work with this runtime: whoever is so beside another shares the cores with it."""
 
     def encode_image(self, frame: NDArray[np.uint8]) -> Features:
         """Scale, normalise and encode a frame HxWx3 RGB of any size."""

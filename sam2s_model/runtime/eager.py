@@ -109,6 +109,10 @@ class EagerRuntime:
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
         )
 
+    def lane(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing to share out: torch's threads belong to the thread that calls it."""
+        return contextlib.nullcontext()
+
     @_stage
     def encode_image(self, frame: NDArray[np.uint8]) -> Features:
         """Scale, normalise and encode a frame HxWx3 RGB of any size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sam2s_model.export.manifest import BANK_FILE, HELPERS_FILE, Manifest
 from sam2s_model.model import Conditioned, Decoded, Features, MemoryBatch, PromptBatch
 from sam2s_model.runtime.base import RuntimeUnavailableError
 from sam2s_model.runtime.eager import scale_to_input
+from sam2s_model.runtime.lanes import Lanes
 from sam2s_model.runtime.onnx_graph import (
     PROVIDERS,
     OnnxGraph,
@@ -68,6 +70,7 @@ class OnnxRuntime:
         fixed = options.fixed_slots
         self.fixed_slots = self.provider != "cpu" if fixed is None else fixed
         self._helpers = self._load_helpers(folder)
+        self._lanes = Lanes()
         capacities = self.manifest.capacities
         sizes = most_sizes(capacities.slots, capacities.pointers, max_targets)
         self.graphs = {
@@ -78,6 +81,7 @@ class OnnxRuntime:
                 options,
                 sizes,
                 self.fingerprint,
+                self._lanes,
             )
             for name, ports in stage_ports(self.config, self.manifest.semantics).items()
         }
@@ -85,6 +89,10 @@ class OnnxRuntime:
     def check_memory(self, settings: MemorySettings) -> None:
         """Refuse memory settings that the graphs have no room for."""
         self.manifest.capacities.check(self.config, settings)
+
+    def lane(self) -> AbstractContextManager[None]:
+        """See Runtime.lane. With OnnxOptions.overlap each of two has half of the threads."""
+        return self._lanes.lane()
 
     def encode_image(self, frame: NDArray[np.uint8]) -> Features:
         """Scale, normalise and encode a frame HxWx3 RGB of any size."""

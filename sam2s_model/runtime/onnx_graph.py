@@ -17,6 +17,7 @@ from sam2s_model.export.errors import ManifestError, NewerExportError
 from sam2s_model.export.layout import POINTERS, POINTS, SEEN, SLOTS, TARGETS, Port, Ports
 from sam2s_model.export.manifest import ENGINES
 from sam2s_model.runtime.base import RuntimeUnavailableError
+from sam2s_model.runtime.lanes import Lanes
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -47,6 +48,9 @@ class OnnxOptions:
     # Whether threads deal out the targets among them, where that comes out even, and each runs the
     # stages of its own alone; otherwise all of them share every operator. Only on a CPU.
     share_targets: bool = True
+    # Whether a frame may be prepared while another one is tracked, each with half of the threads
+    # for as long as both are at work. Takes the memory of further sessions. Only on a CPU.
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -103,20 +107,27 @@ class OnnxGraph:
         options: OnnxOptions,
         capacities: Mapping[str, int],
         fingerprint: str,
+        lanes: Lanes,
     ) -> None:
         self.ports = ports
+        self.threads = options.threads or torch.get_num_threads()
         ort = import_onnxruntime()
         self.session = _open(ort, path, ports, provider, options, capacities)
         self.providers: list[str] = self.session.get_providers()
         # TensorRT takes its tensors from CUDA memory too.
         self.device = torch.device("cpu" if provider == "cpu" else "cuda")
         self._check(path, fingerprint)
-        # Who runs a share of the targets: this thread and those of the pool, each on its own.
-        self.threads = options.threads or torch.get_num_threads()
-        self._alone: Any = None
-        if provider == "cpu" and options.share_targets and self.threads > 1 and _by_target(ports):
-            single = replace(options, threads=1)
-            self._alone = _open(ort, path, ports, provider, single, capacities)
+        self._lanes = lanes
+        on_cpu = provider == "cpu" and self.threads > 1
+        # While another lane is at work; rounded up, for the other one has pauses.
+        self._half = (self.threads + 1) // 2 if on_cpu and options.overlap else self.threads
+        # Targets are dealt out to this thread and those of the pool, each on its own.
+        self._dealt = on_cpu and options.share_targets and _by_target(ports)
+        self._sessions = {self.threads: self.session}  # by number of threads
+        for count in {self._half, 1 if self._dealt else self._half} - {self.threads}:
+            fewer = replace(options, threads=count)
+            self._sessions[count] = _open(ort, path, ports, provider, fewer, capacities)
+        if self._dealt:
             self._pool = ThreadPoolExecutor(self.threads - 1, f"sam2s {path.stem}")
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -135,17 +146,20 @@ class OnnxGraph:
         if self.device.type == "cuda":
             # ONNX Runtime has a stream of its own and waits for it; torch's must have ended too.
             torch.cuda.current_stream(self.device).synchronize()
+        threads = self._half if self._lanes.shared else self.threads
         targets = sizes.get(TARGETS, 0)
-        if self._alone is None or not targets or targets % self.threads:
-            self.session.run_with_iobinding(self._bound(self.session, given, outputs, slice(None)))
+        if not self._dealt or threads == 1 or not targets or targets % threads:
+            session = self._sessions[threads]
+            session.run_with_iobinding(self._bound(session, given, outputs, slice(None)))
             return outputs
-        share = targets // self.threads
+        alone = self._sessions[1]
+        share = targets // threads
         first, *others = (
-            self._bound(self._alone, given, outputs, slice(begin, begin + share))
+            self._bound(alone, given, outputs, slice(begin, begin + share))
             for begin in range(0, targets, share)
         )
-        running = [self._pool.submit(self._alone.run_with_iobinding, other) for other in others]
-        self._alone.run_with_iobinding(first)
+        running = [self._pool.submit(alone.run_with_iobinding, other) for other in others]
+        alone.run_with_iobinding(first)
         for run in running:
             run.result()
         return outputs
