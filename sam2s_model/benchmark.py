@@ -1,4 +1,7 @@
-"""Side-by-side timing of trackers: same frames, same weights, taking turns in one process."""
+"""Side-by-side timing of trackers: same frames, same weights, taking turns in one process.
+
+Those that prepare frames ahead cannot take turns with others; they follow, on the same frames.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import dataclasses
 import multiprocessing
 import resource
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
@@ -93,6 +97,27 @@ class OurContender:
         result = self.tracker.step(frame)
         return {name: target.mask for name, target in result.items()}, result.timings
 
+    def stream(
+        self, frames: Iterable[NDArray[np.uint8]]
+    ) -> Iterator[tuple[Masks, Mapping[str, float], float]]:
+        """Track frames, each prepared by a second thread while the one before it is tracked.
+
+        Yields what `step` returns, and the milliseconds since the frame was taken up.
+        """
+        following = iter(frames)
+        with ThreadPoolExecutor(1) as other:
+            coming = other.submit(self.tracker.prepare, next(following))
+            while True:
+                prepared = coming.result()
+                frame = next(following, None)
+                if frame is not None:
+                    coming = other.submit(self.tracker.prepare, frame)
+                result = self.tracker.step(prepared)
+                masks = {name: target.mask for name, target in result.items()}
+                yield masks, result.timings, (perf_counter() - prepared.began) * 1e3
+                if frame is None:
+                    return
+
     def memories(self) -> int:
         """Spatial memories that the fullest target's next frame attends to."""
         return max(self.tracker.memory_entries(name) for name in self.tracker.targets)
@@ -124,12 +149,23 @@ class Timing:
 
     contender: str
     targets: int
-    frames_ms: list[float] = field(default_factory=list)
+    frames_ms: list[float] = field(default_factory=list)  # from one frame's masks to the next one's
+    latency_ms: list[float] = field(default_factory=list)  # from taking a frame up to its masks
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     overlap: list[float] = field(default_factory=list)  # mask IoU with the fp32 tracker's
     peak_mb: float = 0.0  # of a process that runs only this contender
     cpu_ms: list[float] = field(default_factory=list)  # of all threads, on each frame
     memories: int = 0  # spatial memories attended to when the measurement ended
+
+    def note(
+        self, elapsed: float, latency: float, worked: float, stages: Mapping[str, float]
+    ) -> None:
+        """Note the times of one frame."""
+        self.frames_ms.append(elapsed)
+        self.latency_ms.append(latency)
+        self.cpu_ms.append(worked)
+        for stage in STAGES:
+            self.stages_ms.setdefault(stage, []).append(stages.get(stage, 0.0))
 
     @property
     def median_ms(self) -> float:
@@ -227,29 +263,57 @@ def compare(
     running = {name: build_contender(name, setting, targets) for name in contenders}
     clip = render_frames(setting, warmup + frames)
     timings = {name: Timing(name, targets) for name in contenders}
+    taking_turns = [name for name in contenders if not _ahead(name)]
+    exact: list[Masks] = []  # the fp32 tracker's, for those that follow
     with torch.inference_mode():
-        for number, frame in enumerate(tqdm(clip, desc=f"{targets} target(s)", leave=False)):
+        bar = tqdm(clip, desc=f"{targets} target(s)", leave=False, disable=not taking_turns)
+        for number, frame in enumerate(bar):
             masks: dict[str, Masks] = {}
             # Another one goes first on each frame, so that none always finds the cache warm.
-            turn = number % len(contenders)
-            for name in [*contenders[turn:], *contenders[:turn]]:
+            turn = number % max(len(taking_turns), 1)
+            for name in [*taking_turns[turn:], *taking_turns[:turn]]:
                 begin, worked = perf_counter(), process_time()
                 masks[name], stages = running[name].step(frame)
                 elapsed = (perf_counter() - begin) * 1e3
                 worked = (process_time() - worked) * 1e3
                 if number < warmup:
                     continue
-                timings[name].frames_ms.append(elapsed)
-                timings[name].cpu_ms.append(worked)
-                for stage in STAGES:
-                    kept = timings[name].stages_ms.setdefault(stage, [])
-                    kept.append(stages.get(stage, 0.0))
-            for name in contenders if number >= warmup else ():
+                timings[name].note(elapsed, elapsed, worked, stages)
+            for name in taking_turns if number >= warmup else ():
                 timings[name].overlap += _overlaps(masks[name], masks.get("fp32", masks[name]))
+            exact += [masks["fp32"]] if "fp32" in masks else []
+    for name in contenders:
+        follower = running[name]
+        if _ahead(name) and isinstance(follower, OurContender):
+            _follow(follower, timings[name], clip, warmup, exact)
     for name, contender in running.items():
         if isinstance(contender, OurContender):
             timings[name].memories = contender.memories()
     return list(timings.values())
+
+
+def _ahead(contender: str) -> bool:
+    """Whether a contender prepares frames ahead."""
+    options = onnx_contender(contender)[1]
+    return options is not None and options.overlap
+
+
+def _follow(
+    contender: OurContender,
+    timing: Timing,
+    clip: Sequence[NDArray[np.uint8]],
+    warmup: int,
+    exact: Sequence[Masks],
+) -> None:
+    """Time a contender that prepares frames ahead."""
+    bar = tqdm(clip, desc=f"{timing.targets} target(s), ahead", leave=False)
+    done, worked = perf_counter(), process_time()
+    for number, (masks, stages, latency) in enumerate(contender.stream(bar)):
+        before, done = done, perf_counter()
+        worked_before, worked = worked, process_time()
+        if number >= warmup:
+            timing.note((done - before) * 1e3, latency, (worked - worked_before) * 1e3, stages)
+            timing.overlap += _overlaps(masks, exact[number] if exact else masks)
 
 
 def peak_memory(contender: str, setting: Setting, targets: int, frames: int) -> float:
@@ -286,6 +350,7 @@ def report(timings: Sequence[Timing], label: Callable[[str], str]) -> str:
     """Lay out the timings as a Markdown table; ratios are to the first contender's time."""
     header = ["targets", "tracker", *(f"{s} ms" for s in STAGES)]
     header += ["frame ms", "p95 ms", "FPS", "ratio", "peak MB", "IoU to fp32", "CPU ms", "memories"]
+    header += ["latency ms"]
     rows = []
     first: dict[int, float] = {}
     for timing in timings:
@@ -303,6 +368,7 @@ def report(timings: Sequence[Timing], label: Callable[[str], str]) -> str:
                 f"{statistics.mean(timing.overlap):.4f}",
                 f"{statistics.median(timing.cpu_ms):.1f}" if timing.cpu_ms else "n/a",
                 timing.memories or "n/a",
+                f"{statistics.median(timing.latency_ms or timing.frames_ms):.1f}",
             ]
         )
     return markdown_table(header, rows)

@@ -92,6 +92,30 @@ def test_mistakes_are_one_sentence(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("onnx")
+def test_frames_prepared_ahead_are_timed_beside_others(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "bench.json"
+    runtimes = "torch,onnx:overlap=on,onnx:overlap=off"
+    options = ["--image-size", "64", "--targets", "2", "--runtime", runtimes, "--json", str(file)]
+    quick = ["--frames", "6", "--warmup", "2", "--source-size", "96x80", "--threads", "2"]
+    assert main(["bench", *options, *quick, "--no-peak-memory"]) == 0
+    printed = rows(capsys.readouterr().out)
+    assert [row[1].split()[-1] for row in printed] == ["fp32", *runtimes.split(",")[1:]]
+    _, ahead, in_turn = json.loads(file.read_text())["timings"]
+    for timing, row in zip((ahead, in_turn), printed[1:], strict=True):
+        assert len(timing["frames_ms"]) == len(timing["latency_ms"]) == 6
+        assert float(row[11]) > 0.999  # of the masks with torch's, frame by frame
+        assert float(row[2]) > 0
+        assert float(row[14]) > 0
+    assert in_turn["latency_ms"] == in_turn["frames_ms"]
+    # Two frames are at work at once, so each takes longer than the time between their masks.
+    assert sum(ahead["latency_ms"]) > sum(ahead["frames_ms"])
+
+
 def test_cost_of_a_target_is_the_slope() -> None:
     timings = [Timing("fp32", 1, [10.0, 12.0, 11.0]), Timing("fp32", 8, [25.0])]
     assert cost_per_target(timings) == {"fp32": 2.0}

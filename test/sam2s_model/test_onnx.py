@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,13 @@ def test_results_do_not_depend_on_other_targets() -> None:
         OnnxOptions(fixed_slots=True),
         OnnxOptions(threads=2, share_targets=True),
         OnnxOptions(threads=3, share_targets=False),
+        OnnxOptions(threads=2, overlap=True),
     ],
-    ids=["threads", "waiting", "memory", "optimisation", "fixed slots", "shares", "no shares"],
-)
+    ids=[
+        "threads", "waiting", "memory", "optimisation", "fixed slots", "shares", "no shares",
+        "overlap",
+    ],
+)  # fmt: skip
 def test_options_change_no_result(options: OnnxOptions) -> None:
     alike(run(tracker(onnx=options), 0, 8), run(tracker(), 0, 8), logits=1e-4)
 
@@ -156,6 +161,60 @@ def test_threads_that_share_targets_out_give_each_its_own() -> None:
         ours, theirs = apart.step(frame), together.step(frame)
         assert len(ours) == min(2 + number, 4)
         alike([ours], [theirs], logits=1e-4)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_frames_prepared_in_another_thread_are_tracked_alike(threads: int) -> None:
+    """Two targets, so that threads which share them out are at work beside the encoder too."""
+    given = tracker(onnx=OnnxOptions(threads=threads, overlap=True))
+    alone = tracker()
+    for each in (given, alone):
+        for name, prompt in [*prompts().items()][:2]:
+            each.add_target(name, prompt)
+    ours = []
+    with ThreadPoolExecutor(1) as other:
+        coming = other.submit(given.prepare, clip(6)[0])
+        for frame in [*clip(6)[1:], clip(6)[0]]:
+            prepared, coming = coming.result(), other.submit(given.prepare, frame)
+            assert prepared.features is not None
+            ours.append(given.step(prepared))
+        coming.result()
+    theirs = [alone.step(frame) for frame in clip(6)]
+    alike(ours, theirs, logits=1e-4)
+
+
+def test_each_of_two_that_work_beside_each_other_has_half_of_the_threads() -> None:
+    runtime = tracker(onnx=OnnxOptions(threads=4, overlap=True)).runtime
+    assert isinstance(runtime, OnnxRuntime)
+    used = []
+    for graph in runtime.graphs.values():
+        for count, session in graph._sessions.items():
+            assert session.get_session_options().intra_op_num_threads == count
+        assert {2, 4} <= set(graph._sessions)
+    graph = runtime.graphs["encode_image"]
+    for count, session in list(graph._sessions.items()):
+        graph._sessions[count] = Watched(session, count, used)
+    frame = clip(1)[0]
+    with runtime.lane():
+        runtime.encode_image(frame)
+        with runtime.lane():
+            runtime.encode_image(frame)
+        runtime.encode_image(frame)
+    assert used == [4, 2, 4]
+
+
+class Watched:
+    """A session that notes when it runs."""
+
+    def __init__(self, session, count: int, used: list[int]) -> None:
+        self.session, self.count, self.used = session, count, used
+
+    def io_binding(self):
+        return self.session.io_binding()
+
+    def run_with_iobinding(self, binding) -> None:
+        self.used.append(self.count)
+        self.session.run_with_iobinding(binding)
 
 
 def test_options_are_read_as_commands_take_them() -> None:
@@ -224,8 +283,8 @@ def test_the_bench_sets_runtimes_side_by_side(
     assert [row[1] for row in rows] == [f"sam2s {name}" for name in contenders]
     for row in rows:
         assert float(row[6]) > 0
-        assert float(row[-2]) > 0  # processor time
-        assert row[-1] == "4"  # the prompted frame and three more
+        assert float(row[-3]) > 0  # processor time
+        assert row[-2] == "4"  # the prompted frame and three more
     assert float(rows[1][11]) >= 0.999
     assert rows[2][11] == rows[1][11]
     assert main(["bench", *options, "--provider", "rocm"]) == 2
