@@ -51,8 +51,8 @@ def make_tracker(settings: NodeSettings) -> StreamTracker:
         if settings.runtime == "onnx":
             return StreamTracker(
                 settings.model, runtime="onnx", provider=settings.provider,
-                allow_fallback=settings.allow_fallback, onnx=OnnxOptions(threads=threads),
-                **options,
+                allow_fallback=settings.allow_fallback,
+                onnx=OnnxOptions(threads=threads, overlap=settings.overlap), **options,
             )  # fmt: skip
         model = load_model(settings.model, image_size=settings.image_size or None)
         return StreamTracker(
@@ -70,17 +70,33 @@ def place(tracker: StreamTracker) -> str:
     return f"ONNX Runtime {provider}" if provider else str(tracker.runtime.device)
 
 
-def warm_up(tracker: StreamTracker) -> None:
-    """Let everything happen once that happens once: kernels chosen, memory taken, graphs built."""
-    size = tracker.config.image_size
-    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+def works_ahead(settings: NodeSettings, tracker: StreamTracker) -> bool:
+    """Whether the next image is prepared while one is tracked: where that has been seen to help."""
+    on_cpu = getattr(tracker.runtime, "provider", None) == "cpu"
+    return settings.overlap and on_cpu and thread_count(settings.threads) > 1
+
+
+def warm_up(tracker: StreamTracker, ahead: bool = False) -> None:
+    """Let everything happen once that happens once: kernels chosen, memory taken, graphs built.
+
+    With `ahead`, also what is run while two images are worked on.
+    """
     try:
-        for count in range(1, min(WARM_TARGETS, tracker.max_targets) + 1):
-            scratch = tracker.branch(0)
-            for n in range(count):
-                at = size * (n + 1) / (count + 1)
-                scratch.add_target(f"warm-{n}", Prompt(points=[[at, at]], labels=[1]), (size, size))
-            for _ in range(WARM_FRAMES):
-                scratch.step(picture)
+        _run_once(tracker)
+        if ahead:
+            with tracker.runtime.lane():
+                _run_once(tracker)
     except Exception as error:  # such as too little memory on the device
         raise EngineError(f"the network cannot run here: {error}") from error
+
+
+def _run_once(tracker: StreamTracker) -> None:
+    size = tracker.config.image_size
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    for count in range(1, min(WARM_TARGETS, tracker.max_targets) + 1):
+        scratch = tracker.branch(0)
+        for n in range(count):
+            at = size * (n + 1) / (count + 1)
+            scratch.add_target(f"warm-{n}", Prompt(points=[[at, at]], labels=[1]), (size, size))
+        for _ in range(WARM_FRAMES):
+            scratch.step(picture)

@@ -1,8 +1,9 @@
 """A session in a live stream: the newest image, one worker, prompts that wait, a stale stream.
 
 ROS-free. Whoever receives images offers them from any thread; that only swaps the newest one in.
-One worker thread decodes, tracks and publishes, and does between frames whatever else touches the
-session, so that the session needs no lock.
+One worker thread tracks and publishes, and does between frames whatever else touches the session,
+so that the session needs no lock. Images are decoded there too, or with `ahead` in a thread that
+prepares the next one meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sam2s_model.errors import Sam2sError
+from sam2s_model.prepared import PreparedFrame
+from sam2s_ros.lead import Lead
 from sam2s_ros.pace import Pace
 from sam2s_ros.session import (
     Arrival,
@@ -73,14 +76,15 @@ class Outcome(NamedTuple):
 
     result: SessionResult
     image: Picture
-    wait: float  # from the image's arrival to the start of its inference
-    inference: float
+    wait: float  # from the image's arrival to when it was taken up
+    inference: float  # with `ahead`, its wait for the image before it included
 
 
 class Sinks(NamedTuple):
     """Where things go; called from the worker's thread."""
 
-    decode: Callable[[Any], Picture]  # of a message; raises Sam2sError
+    # Of a message; raises Sam2sError. With `ahead`, from the thread that prepares images.
+    decode: Callable[[Any], Picture]
     publish: Callable[[Outcome], None]
     events: Callable[[tuple[SessionEvent, ...]], None]  # those that come with no image
     trouble: Callable[[str], None]  # one sentence for the log
@@ -94,6 +98,16 @@ class _Image:
     frame_id: str
     arrived: float  # monotonic seconds
     age: float | None  # seconds since its stamp when it arrived; None if that is unknown
+
+
+class _Taken(NamedTuple):
+    """An image that the worker may track, or why it cannot be."""
+
+    image: _Image
+    wait: float  # milliseconds that it lay in the slot
+    picture: Picture | None = None
+    frame: Picture | PreparedFrame | None = None
+    error: Exception | None = None  # of decoding
 
 
 @dataclass
@@ -111,14 +125,20 @@ class Live:
         session: nobody else may touch it from now on.
         sinks: where results go.
         settings: see LiveSettings.
+        ahead: whether the next image is prepared in a thread of its own while one is tracked.
     """
 
-    def __init__(self, session: Session, sinks: Sinks, settings: LiveSettings) -> None:
+    def __init__(
+        self, session: Session, sinks: Sinks, settings: LiveSettings, *, ahead: bool = False
+    ) -> None:
         self._session, self._sinks, self._settings = session, sinks, settings
         self._gate = StampGate(session.settings.jump_back)
         self._condition = threading.Condition()
-        self._slot: _Image | None = None
-        self._pace = Pace()
+        self._slot: _Image | None = None  # the newest that nobody has taken up
+        self._preparing: _Image | None = None
+        self._prepared: _Taken | None = None
+        self._pace, self._lead = Pace(), Lead()
+        self._tracking_since: float | None = None
         self._prompts: list[_Prompt] = []
         self._jobs: deque[Callable[[], None]] = deque()
         self._active = self._ended = self._stale = False
@@ -128,8 +148,13 @@ class Live:
         self.counts = Counts()
         self.times = Window()
         self.standings: tuple[TargetStanding, ...] = session.targets
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._thread.start()
+        self.ahead = ahead
+        self._threads = [threading.Thread(target=self._run, name="inference", daemon=True)]
+        if ahead:
+            prepare = threading.Thread(target=self._prepare_ahead, name="preparation", daemon=True)
+            self._threads.append(prepare)
+        for thread in self._threads:
+            thread.start()
 
     # --- from any thread ------------------------------------------------------------------
 
@@ -174,7 +199,7 @@ class Live:
                 self.counts.replaced += 1
             self._slot = _Image(message, stamp_ns, frame_id, now, age)
             self._pace.note(now)
-            self._condition.notify()
+            self._condition.notify_all()
 
     def _within_rate(self, now: float) -> bool:
         if self._settings.max_rate <= 0.0:
@@ -192,7 +217,7 @@ class Live:
             if not refusal:
                 deadline = time.monotonic() + self._settings.prompt_timeout
                 self._prompts.append(_Prompt(request, reply, deadline))
-                self._condition.notify()
+                self._condition.notify_all()
         if refusal:
             reply(PromptReply(False, refusal))
 
@@ -209,7 +234,7 @@ class Live:
         """Have something done with the session between two frames."""
         with self._condition:
             self._jobs.append(lambda: job(self._session))
-            self._condition.notify()
+            self._condition.notify_all()
 
     def change(self, settings: LiveSettings, apply: Callable[[Session], None]) -> None:
         """Use other settings from the next frame on; `apply` changes those of the session."""
@@ -228,7 +253,8 @@ class Live:
             self.counts = Counts()
             self.times = Window()
             self._gate = StampGate(self._session.settings.jump_back)
-            self._slot, self._pace, self._stale, self._due = None, Pace(), False, 0.0
+            self._drop_images()
+            self._pace, self._stale, self._due = Pace(), False, 0.0
             self._arrived = self._good = 0.0
             self._active = True
 
@@ -236,17 +262,79 @@ class Live:
         """Track no more; targets are kept. Returns when the last frame is done."""
         done = threading.Event()
         with self._condition:
-            self._active, self._slot = False, None
+            self._active = False
+            self._drop_images()
         self.submit(lambda session: done.set())
         done.wait(10.0)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """End the worker after its frame; True if it has ended."""
+        """End the threads after their frames; True if they have ended."""
+        end = time.monotonic() + timeout
         with self._condition:
-            self._active, self._ended, self._slot = False, True, None
-            self._condition.notify()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+            self._active, self._ended = False, True
+            self._drop_images()
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _drop_images(self) -> None:
+        self._slot = self._preparing = self._prepared = None
+
+    # --- images ---------------------------------------------------------------------------
+
+    def _due_image(self) -> bool:
+        """Whether there is an image to take up; not if a newer one is on its way."""
+        return self._slot is not None and not self._successor_due()
+
+    def _successor_due(self) -> float:
+        """Seconds for which the image in the slot is left there, for a newer one is on its way."""
+        if self._slot is None:
+            return 0.0
+        return self._pace.worth_waiting(self._slot.arrived, self._slot.age, time.monotonic())
+
+    def _take(self, image: _Image) -> _Taken:
+        """Decode an image, and with `ahead` do all else that does not need the one before it."""
+        begin = time.monotonic()
+        wait = (begin - image.arrived) * 1e3
+        try:
+            picture = self._sinks.decode(image.message)
+        except Exception as error:
+            return _Taken(image, wait, error=error)
+        if not self.ahead:
+            return _Taken(image, wait, picture, picture)
+        try:
+            return _Taken(image, wait, picture, self._session.tracker.prepare(picture))
+        except Exception:  # it fails again where it is tracked, and there it is told and counted
+            return _Taken(image, wait, picture, picture)
+
+    def _prepare_ahead(self) -> None:
+        """Prepare the newest image, as late as the one before it allows."""
+        while True:
+            with self._condition:
+                while not (self._ended or self._may_prepare()):
+                    self._condition.wait(max(self._successor_due(), self._lead_left()) or IDLE)
+                if self._ended:
+                    return
+                image, self._slot = self._slot, None
+                self._preparing = image
+            assert image is not None
+            begin = time.monotonic()
+            taken = self._take(image)
+            with self._condition:
+                self._lead.note_prepared(time.monotonic() - begin)
+                if self._preparing is image:  # else it was dropped meanwhile
+                    self._preparing, self._prepared = None, taken
+                    self._condition.notify_all()
+
+    def _may_prepare(self) -> bool:
+        return self._prepared is None and self._due_image() and not self._lead_left()
+
+    def _lead_left(self) -> float:
+        """Seconds before it is time to prepare an image for when the present one is done."""
+        if self._tracking_since is None:
+            return 0.0
+        return self._lead.wait(time.monotonic() - self._tracking_since)
 
     # --- the worker -----------------------------------------------------------------------
 
@@ -256,8 +344,11 @@ class Live:
                 self._condition.wait_for(self._anything, self._pause())
                 ended = self._ended
                 jobs, self._jobs = self._jobs, deque()
-                image = None
-                if not self._successor_due():
+                image, taken = None, self._prepared
+                if taken is not None:
+                    self._prepared, self._tracking_since = None, time.monotonic()
+                    self._condition.notify_all()  # the next one may be prepared
+                if not self.ahead and self._due_image():
                     image, self._slot = self._slot, None
             for job in jobs:
                 job()
@@ -269,18 +360,22 @@ class Live:
             if jobs:
                 self._note(True)
             if image is not None:
-                self._guarded(image)
+                taken = self._take(image)
+            if taken is not None:
+                self._guarded(taken)
+                self._end_tracking()
             self._watch()
 
-    def _anything(self) -> bool:
-        ready = self._slot is not None and not self._successor_due()
-        return bool(ready or self._jobs or self._ended)
+    def _end_tracking(self) -> None:
+        with self._condition:
+            if self._tracking_since is not None:
+                self._lead.note_tracked(time.monotonic() - self._tracking_since)
+                self._tracking_since = None
+                self._condition.notify_all()
 
-    def _successor_due(self) -> float:
-        """Seconds for which the image in the slot is left there, for a newer one is on its way."""
-        if self._slot is None:
-            return 0.0
-        return self._pace.worth_waiting(self._slot.arrived, self._slot.age, time.monotonic())
+    def _anything(self) -> bool:
+        image = self._prepared is not None if self.ahead else self._due_image()
+        return bool(image or self._jobs or self._ended)
 
     def _pause(self) -> float:
         """Seconds until something must be looked at even if nothing comes."""
@@ -288,14 +383,14 @@ class Live:
         times = [p.deadline - now for p in self._prompts]
         if self._active and self._arrived and not self._stale:
             times.append(self._arrived + self._settings.stale_after - now)
-        if self._slot is not None:
+        if self._slot is not None and not self.ahead:
             times.append(self._successor_due())
         return min(max(min(times, default=IDLE), 0.001), IDLE)
 
-    def _guarded(self, image: _Image) -> None:
+    def _guarded(self, taken: _Taken) -> None:
         """Track an image; whatever fails is told and counted, and the worker lives on."""
         try:
-            self._track(image)
+            self._track(taken)
         except StepFailedError as error:
             self.counts.failed += 1
             self._answer(error.replies)
@@ -307,25 +402,30 @@ class Live:
     def _useless(self, reason: str) -> None:
         """Tell that an image brought no results; a stream of such images is a stale one."""
         with self._condition:
-            if self._slot is None:
+            if not self._images_wait():
                 self._arrived = self._good
         self._sinks.trouble(reason)
 
-    def _track(self, image: _Image) -> None:
-        begin = time.monotonic()
-        try:
-            picture = self._sinks.decode(image.message)
-        except Sam2sError as error:
+    def _images_wait(self) -> bool:
+        return any((self._slot, self._preparing, self._prepared))
+
+    def _track(self, taken: _Taken) -> None:
+        image = taken.image
+        if isinstance(taken.error, Sam2sError):
             self.counts.damaged += 1
-            self._useless(f"an image was skipped: {error}")
+            self._useless(f"an image was skipped: {taken.error}")
             return
+        if taken.error is not None:
+            raise taken.error
+        assert taken.picture is not None
+        assert taken.frame is not None
         due = self._take_prompts()
-        result = self._session.process(image.stamp_ns, image.frame_id, picture, due)
+        result = self._session.process(image.stamp_ns, image.frame_id, taken.frame, due)
         self._stale, self._good = False, image.arrived
-        wait, inference = (begin - image.arrived) * 1e3, result.timings["inference"]
+        inference = result.timings["inference"]
         self.counts.tracked += 1
-        self._sinks.publish(Outcome(result, picture, wait, inference))
-        self.times.add(time.monotonic() - image.arrived, wait, inference)
+        self._sinks.publish(Outcome(result, taken.picture, taken.wait, inference))
+        self.times.add(time.monotonic() - image.arrived, taken.wait, inference)
         self._answer(result.replies)
         changed = any(event.target for event in result.events)
         self._note(changed)
@@ -362,8 +462,8 @@ class Live:
         with self._condition:
             pause = now - self._arrived
             newly = (
-                self._active and self._arrived > 0.0 and not self._stale and self._slot is None
-                and pause > self._settings.stale_after
+                self._active and self._arrived > 0.0 and not self._stale
+                and not self._images_wait() and pause > self._settings.stale_after
             )  # fmt: skip
             late = [prompt for prompt in self._prompts if prompt.deadline <= now]
             self._prompts = [prompt for prompt in self._prompts if prompt.deadline > now]

@@ -48,6 +48,10 @@ SETTINGS = (
         "runtime onnx: run on the CPU, with a warning, where the provider is missing",
     ),
     Setting("threads", 0, "processor cores for the network; 0: chosen by the machine", 0, 256),
+    Setting(
+        "overlap", True,
+        "runtime onnx on a CPU: encode the next image while one is tracked; they share the cores",
+    ),
     # --- memory
     Setting("memory", _MEMORY.policy, "what is remembered of a target", choices=MEMORY_POLICIES),
     Setting(
@@ -171,6 +175,7 @@ class NodeSettings:
     provider: str
     allow_fallback: bool
     threads: int
+    overlap: bool
     memory: str
     memory_iou: float
     memory_buffer: int

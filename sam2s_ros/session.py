@@ -14,6 +14,7 @@ import numpy as np
 
 from sam2s_model import StreamTracker
 from sam2s_model.errors import Sam2sError
+from sam2s_model.prepared import PreparedFrame
 from sam2s_model.result import FrameResult, TrackState
 from sam2s_model.tracker import TooManyTargetsError, UnknownTargetError
 from sam2s_ros.catch_up import CatchUp
@@ -165,31 +166,33 @@ class Session:
         self,
         stamp_ns: int,
         frame_id: str,
-        image: Picture,
+        image: Picture | PreparedFrame,
         prompts: Sequence[PromptRequest] = (),
     ) -> SessionResult:
         """Track all targets on the next image, uint8 (H, W, 3) RGB, and apply prompts to it.
 
-        A prompt whose image is still to come waits; the reply is in the result of the image that
-        it was applied with. Raises FrameError for what is no image; then nothing has happened, and
-        the prompts wait.
+        The image may have been prepared by the tracker before. A prompt whose image is still to
+        come waits; the reply is in the result of the image that it was applied with. Raises
+        FrameError for what is no image; then nothing has happened, and the prompts wait.
         """
         begin = time.perf_counter()
         self._waiting.extend(prompts)
-        small = self.tracker.shrink(image)
-        frame = Frame(stamp_ns, frame_id, image.shape[0], image.shape[1])
-        timings = {"shrink": _since(begin)}
+        if isinstance(image, PreparedFrame):
+            prepared, begin = image, image.began
+        else:
+            prepared = self.tracker.prepare(image, encode=False)
+        frame = Frame(stamp_ns, frame_id, prepared.height, prepared.width)
         self._follow_clock(frame)
         began = time.perf_counter()
         self._bring_up(frame, self._settings.catch_up_steps or None)
         self._place_waiting(frame)
-        timings["catch_up"] = _since(began)
-        result = self._step(frame, small)
+        catch_up = _since(began)
+        result = self._step(frame, prepared)
         self._last_ns, self._last_frame_id, self._stale = stamp_ns, frame_id, False
         self._history.add(
-            PastFrame(result.frame, stamp_ns, frame_id, frame.height, frame.width, small)
+            PastFrame(result.frame, stamp_ns, frame_id, frame.height, frame.width, prepared.small)
         )
-        timings = {**timings, **result.timings, "inference": _since(begin)}
+        timings = {"catch_up": catch_up, **result.timings, "inference": _since(begin)}
         objects = self._objects(frame, result)
         return SessionResult(
             stamp_ns=stamp_ns,
@@ -238,10 +241,10 @@ class Session:
     ) -> SessionEvent:
         return SessionEvent(kind, "", 0, TrackState.TRACKING, seconds, message, stamp_ns, frame_id)
 
-    def _step(self, frame: Frame, small: Picture) -> FrameResult:
+    def _step(self, frame: Frame, prepared: PreparedFrame) -> FrameResult:
         """Run the tracker; if it fails, take this frame's new prompts back."""
         try:
-            return self.tracker.step(small, (frame.height, frame.width))
+            return self.tracker.step(prepared)
         except Exception as error:
             reason = f"the tracker failed on this image: {error}"
             for request, correction in frame.placed:

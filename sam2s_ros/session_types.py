@@ -169,5 +169,6 @@ class SessionResult:
     events: tuple[SessionEvent, ...] = ()
     accepted: tuple[AcceptedPrompt, ...] = ()
     replies: tuple[tuple[PromptRequest, PromptReply], ...] = ()
-    # Milliseconds: `shrink`, `catch_up`, the tracker's stages, and `inference`, all of them.
+    # Milliseconds: `shrink`, `catch_up`, the tracker's stages, and `inference`, from the first to
+    # the last of them; of an image prepared ahead, with its wait for the one before it.
     timings: Mapping[str, float] = field(default_factory=dict)

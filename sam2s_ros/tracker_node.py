@@ -37,7 +37,7 @@ from sam2s_ros.autosave import Autosave, resume
 from sam2s_ros.conversions import image_to_rgb
 from sam2s_ros.dds import use_profile
 from sam2s_ros.deferred import Deferred, create_deferred_service
-from sam2s_ros.engine import make_tracker, place, warm_up
+from sam2s_ros.engine import make_tracker, place, warm_up, works_ahead
 from sam2s_ros.headers import NANO, nanoseconds
 from sam2s_ros.leaving import leave
 from sam2s_ros.listener import Listener
@@ -119,7 +119,8 @@ class TrackerNode(LifecycleNode):
         """Make the tracker and all around it; runs in a thread of its own."""
         try:
             tracker = make_tracker(self.settings)
-            warm_up(tracker)
+            ahead = works_ahead(self.settings, tracker)
+            warm_up(tracker, ahead)
             session = Session(tracker, self.settings.session_settings())
             self._place = place(tracker)
             wanted = self.settings.provider
@@ -135,7 +136,7 @@ class TrackerNode(LifecycleNode):
                 self._autosave = Autosave(path, lambda: self.settings.autosave_period, self._warn)
             sinks = Sinks(image_to_rgb, self._publish, self._outputs.events, self._warn,
                           self._follow)  # fmt: skip
-            self.live = Live(session, sinks, self._live_settings())
+            self.live = Live(session, sinks, self._live_settings(), ahead=ahead)
         except Sam2sError as error:
             failure.append(str(error))
         except Exception as error:  # the node must live and say why

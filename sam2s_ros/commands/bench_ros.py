@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime", choices=("torch", "onnx"), help="who executes the network [the parameters']"
     )
     parser.add_argument("--threads", type=int, help="cores for the network [the parameters']")
+    parser.add_argument(
+        "--no-overlap", action="store_true", help="the node encodes no image while one is tracked"
+    )
     parser.add_argument("--params-file", help="parameters of the node [the shipped ones]")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
 
@@ -49,11 +52,13 @@ def run(args: argparse.Namespace) -> int:
     if args.seconds <= 0 or args.warmup < 0:
         raise BenchArgumentError("--seconds must be above 0 and --warmup at least 0")
     params_file = args.params_file or str(shared_file("config", "tracker.yaml"))
-    parameters: dict[str, str | int] = {}
+    parameters: dict[str, str | int | bool] = {}
     if args.runtime is not None:
         parameters["runtime"] = args.runtime
     if args.threads is not None:
         parameters["threads"] = args.threads
+    if args.no_overlap:
+        parameters["overlap"] = False
     interrupt_on_signals()  # or `timeout` would leave the node behind
     rows, known = [], {}
     with tempfile.TemporaryDirectory() as folder:

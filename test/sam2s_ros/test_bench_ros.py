@@ -38,6 +38,8 @@ def test_counts_follow_from_stamps_and_timing():
     assert counted.added_p50 == pytest.approx(20.0)
     # Of 50 ms, 2 on the way to the receiver, 1 to publish and 30 of inference come off.
     assert counted.age_p50 == pytest.approx(17.0)
+    assert counted.lanes == 1
+    assert count(*receipts([50.0] * 3, inference=41.0), rate=25.0).lanes == 2
     assert counted.as_json()["share"] == 0.8
     assert counted.breakdown() == (
         "50.0 ms from stamp to receipt: 1.0 waiting, 30.0 inference, 1.0 messages, 18.0 rest; "
@@ -65,6 +67,9 @@ def case(*goals: str, rate: float = 25.0) -> Case:
         # 10 results in 0.8 s: 50 ms of inference would allow 20 Hz, 80 ms no more than these.
         (("model rate",), ([120.0] + [None] * 1) * 10, {"inference": 50.0}, ["missed"]),
         (("model rate",), ([120.0] + [None] * 1) * 10, {"inference": 80.0}, ["met"]),
+        # 90 ms of inference every 80: two at once, which would allow 22 Hz.
+        (("model rate",), ([120.0] + [None] * 1) * 10, {"inference": 90.0}, ["missed"]),
+        (("model rate",), [100.0] * 10, {"inference": 60.0}, ["met"]),
         (("age",), [40.0 + 33.0] * 10, {}, ["met"]),  # 40 ms old at most
         (("age",), [41.0 + 33.0] * 10, {}, ["missed"]),
     ],

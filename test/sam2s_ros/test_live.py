@@ -25,7 +25,7 @@ def model() -> Sam2s:
 class Stage:
     """A live session whose decoder can be held, and all that came out of it."""
 
-    def __init__(self, model: Sam2s, **settings) -> None:
+    def __init__(self, model: Sam2s, ahead: bool, **settings) -> None:
         self.outcomes: list[Outcome] = []
         self.events, self.troubles, self.changes = [], [], []
         self.replies = {}
@@ -37,7 +37,8 @@ class Stage:
             self.decode, self.outcomes.append, self.events.extend, self.troubles.append,
             lambda session, changed: self.changes.append(changed),
         )  # fmt: skip
-        self.live = Live(self.session, sinks, LiveSettings(**{"stale_after": 60.0, **settings}))
+        settings = {"stale_after": 60.0, **settings}
+        self.live = Live(self.session, sinks, LiveSettings(**settings), ahead=ahead)
 
     def decode(self, message):
         self.decoding.set()
@@ -72,12 +73,17 @@ class Stage:
         self.until(self.decoding.is_set)
 
 
+@pytest.fixture(params=[False, True], ids=["in turn", "ahead"])
+def ahead(request) -> bool:
+    return request.param
+
+
 @pytest.fixture
-def stage(model):
+def stage(model, ahead):
     made = []
 
     def make(**settings) -> Stage:
-        made.append(Stage(model, **settings))
+        made.append(Stage(model, ahead, **settings))
         made[-1].live.activate()
         return made[-1]
 
@@ -236,7 +242,7 @@ def test_a_failing_tracker_is_told_and_the_worker_lives(stage, monkeypatch) -> N
     assert on.track(2).result.objects == ()
 
 
-def test_jobs_are_done_between_frames_and_noted(stage) -> None:
+def test_jobs_are_done_between_frames_and_noted(stage, ahead) -> None:
     on = stage()
     request = ask()
     on.prompt(request)
@@ -248,7 +254,8 @@ def test_jobs_are_done_between_frames_and_noted(stage) -> None:
     on.hold(2)
     done = threading.Event()
     on.live.submit(lambda session: (session.remove("a"), done.set()))
-    assert not done.wait(0.1)
+    # An image that is only being prepared is no reason to wait.
+    assert done.wait(20.0 if ahead else 0.1) == ahead
     on.gate.set()
     assert done.wait(20.0)
     on.until(lambda: on.live.standings == ())
@@ -265,3 +272,64 @@ def test_windows_sum_up_the_last_results() -> None:
     assert times.rate > 0
     assert percentile([3.0], 50) == 3.0
     assert np.isclose(percentile(range(1, 5), 99), 4)
+
+
+@pytest.mark.parametrize("ahead", [True], indirect=True)
+def test_the_next_image_is_prepared_while_one_is_tracked(stage, monkeypatch) -> None:
+    on = stage()
+    on.prompt(ask())
+    on.track(0)
+    tracker = on.session.tracker
+    step, encode = tracker.step, tracker.runtime.encode_image
+    go_on, encoded = threading.Event(), []
+
+    def held(frame, source_size=None):
+        go_on.wait(20.0)
+        return step(frame, source_size)
+
+    def noted(frame):
+        encoded.append(threading.current_thread().name)
+        return encode(frame)
+
+    monkeypatch.setattr(tracker, "step", held)
+    monkeypatch.setattr(tracker.runtime, "encode_image", noted)
+    on.offer(1)
+    on.until(lambda: len(encoded) == 1)
+    on.offer(2)
+    on.until(lambda: len(encoded) == 2)  # while image 1 is being tracked
+    for n in (3, 4, 5):
+        on.offer(n)  # image 2 is ready; of these the newest is prepared when that is taken
+    time.sleep(0.1)
+    assert (len(encoded), len(on.outcomes)) == (2, 1)
+    go_on.set()
+    on.until(lambda: len(on.outcomes) == 4)
+    assert [o.result.stamp_ns for o in on.outcomes] == [stamp(n) for n in (0, 1, 2, 5)]
+    assert encoded == ["preparation"] * 3
+    assert on.live.counts.replaced == 2
+    # Image 2 waited 0.1 s for image 1; that is in `inference`, not in the stages.
+    timings = on.outcomes[2].result.timings
+    assert timings["inference"] - timings["total"] > 80.0
+
+
+@pytest.mark.parametrize("ahead", [True], indirect=True)
+def test_what_was_prepared_before_a_pause_is_not_tracked_after_it(stage) -> None:
+    on = stage()
+    on.track(0)
+    on.hold(1)
+    on.live.deactivate()
+    on.live.activate()
+    on.gate.set()
+    on.track(2)
+    assert [o.result.stamp_ns for o in on.outcomes] == [stamp(0), stamp(2)]
+
+
+def test_results_are_the_same_prepared_ahead_or_in_turn(model) -> None:
+    masks = []
+    for ahead in (False, True):
+        on = Stage(model, ahead)
+        on.live.activate()
+        on.prompt(ask())
+        masks.append([on.track(n).result.objects[0].mask for n in range(6)])
+        assert on.live.close()
+    for mine, theirs in zip(*masks, strict=True):
+        assert np.array_equal(mine, theirs)

@@ -33,7 +33,7 @@ def start(ros_context):
     def begin(**parameters):
         node = make_node(
             ros_context, runtime="onnx", model=str(exports.exported()[0]), stale_after=30.0,
-            threads=1, **parameters,
+            **{"threads": 1, **parameters},
         )  # fmt: skip
         begun.append((node, Spinner(node), Rig(ros_context)))
         return node, begun[-1][2]
@@ -45,10 +45,11 @@ def start(ros_context):
         spinner.end()
 
 
-def test_a_node_with_exported_graphs_tracks_as_torch_does(start) -> None:
+@pytest.mark.parametrize("threads", [1, 2])  # with 2, images are prepared ahead
+def test_a_node_with_exported_graphs_tracks_as_torch_does(start, threads) -> None:
     import exports
 
-    node, rig = start()
+    node, rig = start(threads=threads)
     rig.bring_up()
     rig.warm(FRAMES[0])
     torch_tracker = StreamTracker(exports.model())
@@ -69,6 +70,7 @@ def test_a_node_with_exported_graphs_tracks_as_torch_does(start) -> None:
         assert message.objects[0].state == STATES[expected.state]
     assert [target.name for target in rig.call(ListTargets, "list_targets").targets] == ["a"]
     assert node.live.counts.failed == 0
+    assert node.live.ahead == (threads > 1)
 
 
 @pytest.mark.skipif(
