@@ -367,6 +367,7 @@ class Live:
             self._watch()
 
     def _end_tracking(self) -> None:
+        """Let the next image be prepared, if that has waited for this one."""
         with self._condition:
             if self._tracking_since is not None:
                 self._lead.note_tracked(time.monotonic() - self._tracking_since)
@@ -421,6 +422,7 @@ class Live:
         assert taken.frame is not None
         due = self._take_prompts()
         result = self._session.process(image.stamp_ns, image.frame_id, taken.frame, due)
+        self._end_tracking()
         self._stale, self._good = False, image.arrived
         inference = result.timings["inference"]
         self.counts.tracked += 1

@@ -247,9 +247,9 @@ def test_jobs_are_done_between_frames_and_noted(stage, ahead) -> None:
     request = ask()
     on.prompt(request)
     on.track(0)
-    assert on.changes[-1] is True
+    on.until(lambda: on.changes == [True])
     on.track(1)
-    assert on.changes[-1] is False
+    on.until(lambda: on.changes == [True, False])
     assert [standing.name for standing in on.live.standings] == ["a"]
     on.hold(2)
     done = threading.Event()
