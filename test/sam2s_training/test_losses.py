@@ -18,6 +18,7 @@ from sam2s_training.losses import (
     semantic_loss,
     soft_target,
     true_iou,
+    unnamed_loss,
 )
 
 LN2 = math.log(2)
@@ -176,12 +177,21 @@ def test_semantic_loss_by_hand():
     assert loss.tolist() == pytest.approx([right, right + 1, 0.0])
 
 
-def test_semantics_count_on_confident_instruments_alone():
+def test_unnamed_loss_by_hand():
+    text = torch.eye(2)
+    between = torch.tensor([0.5, 0.5]).sqrt()
+    vectors = torch.stack((between, torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])))
+    loss = unnamed_loss(vectors, text, torch.tensor(0.0))
+    # Scores 1 and 0: the mean of ln(1 + e) - 1 and ln(1 + e), less ln 2.
+    one = math.log(1 + math.e) - 0.5 - LN2
+    assert loss.tolist() == pytest.approx([0.0, one, one], abs=1e-6)
+
+
+def test_semantics_count_on_confident_frames_alone():
     settings = LossSettings(semantic_iou=0.5, semantic_presence=0.5)
-    iou = torch.tensor([0.9, 0.4, 0.9, 0.9])
-    score = torch.tensor([1.0, 1.0, -1.0, 1.0])
-    classes = torch.tensor([3, 3, 3, -1])
-    assert confident(iou, score, classes, settings).tolist() == [True, False, False, False]
+    iou = torch.tensor([0.9, 0.4, 0.9])
+    score = torch.tensor([1.0, 1.0, -1.0])
+    assert confident(iou, score, settings).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,42 @@ def test_naming_leaves_tissue_and_absent_frames_out():
     assert counted[0] != pytest.approx(counted[2])
 
 
+def test_tissue_unlearns_names():
+    """What is no instrument is called by none after some steps, in pictures and when tracked."""
+    torch.manual_seed(0)
+    one = clip(2, targets=2)  # the first is tissue
+    one = dataclasses.replace(one, classes=torch.full_like(one.classes, -1))
+    only = dict.fromkeys(("focal", "dice", "iou", "presence"), 0.0)
+    always = {"semantic_iou": 0.0, "semantic_presence": 0.0}
+    for also in ("naming", "semantic"):  # where names are looked for
+        model = lively_model(CONFIG, seed=2)
+        model.has_semantics = True
+        with torch.no_grad():
+            model.semantic.log_scale.fill_(4.0)
+        others = {"semantic": 0.0, "naming": 0.0, also: 1.0}
+        settings = LossSettings(unnamed=1.0, **only, **always, **others)
+        unrolled = Unroll(model, settings, BY_CLICK, text=text_of(4))
+        optimizer = torch.optim.AdamW(model.semantic.parameters(), lr=1e-3)
+        parts = []
+        for _ in range(40):
+            optimizer.zero_grad()
+            output = unrolled([one], [0])
+            output.loss.backward()
+            optimizer.step()
+            parts.append(output.parts)
+        assert float(parts[0]["unnamed"]) > 0
+        assert float(parts[-1]["unnamed"]) < 0.2 * float(parts[0]["unnamed"])
+        assert float(parts[-1][also]) == 0  # there is no instrument
+
+
+def test_instruments_keep_out_of_the_unnamed():
+    settings = LossSettings(naming=1.0, semantic=0.0, unnamed=1.0)
+    unrolled = Unroll(lively_model(CONFIG, seed=2), settings, BY_CLICK, text=text_of(4))
+    whole = clip(1, targets=2)
+    named = dataclasses.replace(whole, classes=torch.zeros_like(whole.classes))
+    assert float(unrolled([named], [0]).parts["unnamed"]) == 0
+
+
 def test_names_are_learned_where_instruments_are():
     """Two targets of different textures: their classes are told apart after some steps."""
     torch.manual_seed(0)

@@ -9,9 +9,10 @@ from typing import Any
 
 from sam2s_model.errors import Sam2sError
 from sam2s_training.log import CSV_NAME, read_rows
+from sam2s_training.losses import WEIGHTED
 from sam2s_training.scores import SCORES_NAME, read_scores
 
-LOSSES = ("loss", "focal", "dice", "iou", "presence", "semantic", "grouping", "naming")
+LOSSES = ("loss", *WEIGHTED)
 QUALITY = ("drawn_iou", "presence_right", "name_right", "class_right")
 TITLES = {
     "drawn_iou": "IoU of training clips",

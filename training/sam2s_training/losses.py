@@ -17,6 +17,7 @@ from torch import Tensor
 from sam2s_model.errors import Sam2sError
 
 AMBIGUITY = ("none", "entropy", "gaussian")
+WEIGHTED = ("focal", "dice", "iou", "presence", "semantic", "grouping", "naming", "unnamed")
 AmbiguityName = Literal["none", "entropy", "gaussian"]
 
 
@@ -39,6 +40,9 @@ class LossSettings:
     # Of features alone: an instrument's class can be read where the truth says that it is, and
     # memory only has to find the place.
     naming: float = 0.0
+    # Of what is no instrument, where the two above look: no name shall be likelier than another.
+    # SAM2S leaves it out, and so everything is called by some instrument's name.
+    unnamed: float = 0.0
     semantic_iou: float = 0.5  # TSL counts on frames whose predicted IoU reaches this ...
     semantic_presence: float = 0.5  # ... and whose predicted presence reaches this
     ambiguity: AmbiguityName = "none"  # ARL: how uncertain borders are treated
@@ -53,7 +57,7 @@ class LossSettings:
             )
         if self.scale not in (1, 2, 4):
             raise LossSettingsError(f"the loss's scale is {self.scale}; it must be 1, 2 or 4")
-        for name in ("focal", "dice", "iou", "presence", "semantic", "grouping", "naming"):
+        for name in WEIGHTED:
             if getattr(self, name) < 0:
                 raise LossSettingsError(f"the weight {name} is {getattr(self, name)}, below 0")
         if self.border_radius < 1 or self.border_sigma <= 0:
@@ -197,8 +201,23 @@ def semantic_loss(vectors: Tensor, text: Tensor, log_scale: Tensor, classes: Ten
     return F.cross_entropy(scores, classes, ignore_index=-1, reduction="none")
 
 
-def confident(iou: Tensor, object_score: Tensor, classes: Tensor, settings: LossSettings) -> Tensor:
-    """Where TSL counts: instruments on frames that are tracked with confidence, [N] bool."""
+def unnamed_loss(vectors: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
+    """How far the classes' probabilities are from all being the same; 0 where they are.
+
+    Args:
+        vectors: [N, D] class vectors of unit length.
+        text: [K, D] embeddings of the instruments, of unit length.
+        log_scale: scalar, ln(1 / temperature).
+
+    Returns:
+        [N], the divergence in nats.
+    """
+    scores = log_scale.exp() * vectors.float() @ text.T
+    return -scores.log_softmax(1).mean(1) - math.log(len(text))
+
+
+def confident(iou: Tensor, object_score: Tensor, settings: LossSettings) -> Tensor:
+    """Where TSL counts: frames that are tracked with confidence, [N] bool."""
     sure = iou.detach() >= settings.semantic_iou
     seen = object_score.detach().sigmoid() >= settings.semantic_presence
-    return sure & seen & (classes >= 0)
+    return sure & seen

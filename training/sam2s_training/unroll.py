@@ -530,7 +530,11 @@ class Unroll(nn.Module):
         classes, count = rows.classes[tracked], len(tracked)
         scale = self.model.semantic.log_scale
         loss = losses.semantic_loss(vectors, self.text, scale, classes)
-        sure = losses.confident(drawn.iou[:count], drawn.object_score[:count], classes, self.loss)
+        sure = losses.confident(drawn.iou[:count], drawn.object_score[:count], self.loss)
+        if self.loss.unnamed > 0:
+            even = losses.unnamed_loss(vectors, self.text, scale)
+            ledger.add("unnamed", even, sure & (classes < 0), rows.clip[tracked])
+        sure = sure & (classes >= 0)
         ledger.add("semantic", loss, sure, rows.clip[tracked])
         with torch.no_grad():
             right = (vectors.float() @ self.text.T).argmax(1) == classes
@@ -556,13 +560,17 @@ class Unroll(nn.Module):
             ledger.add("grouping", loss[None], counted, owner)
 
     def _learn_naming(self, ledger: _Ledger, features: Features, rows: _Rows) -> None:
-        """Name instruments by the features of the places that they fill, memory aside."""
+        """Name instruments by the features of the places that they fill, memory aside.
+
+        Where `unnamed` counts, what else is there shall have no name.
+        """
         if self.text is None:
             return
         side = self.model.config.feature_size
         shares = F.adaptive_avg_pool2d(rows.truth.float(), side).flatten(2)  # [N, T, HW]
         most = shares.amax(2, keepdim=True)
-        n, t = torch.nonzero((most[:, :, 0] > 0) & (rows.classes >= 0)[:, None], as_tuple=True)
+        taught = (rows.classes >= 0) | torch.tensor(self.loss.unnamed > 0, device=most.device)
+        n, t = torch.nonzero((most[:, :, 0] > 0) & taught[:, None], as_tuple=True)
         if not len(n):
             return
         # A thin target fills no place wholly; the places that it fills most are its own.
@@ -571,18 +579,21 @@ class Unroll(nn.Module):
         frames = bare + self.model.no_mem_embed.flatten()[None, :, None, None]
         vectors, classes = self.model.semantic.at_places(frames, places), rows.classes[n]
         scale = self.model.semantic.log_scale
-        counted = torch.ones_like(n, dtype=torch.bool)
+        counted = classes >= 0
         loss = losses.semantic_loss(vectors, self.text, scale, classes)
         ledger.add("naming", loss, counted, rows.clip[n])
+        if self.loss.unnamed > 0:
+            even = losses.unnamed_loss(vectors, self.text, scale)
+            ledger.add("unnamed", even, ~counted, rows.clip[n])
         with torch.no_grad():
             right = (vectors.float() @ self.text.T).argmax(1) == classes
             ledger.add("name_right", right.float(), counted, rows.clip[n])
 
     def _output(self, ledger: _Ledger, drawn: Tensor) -> UnrollOutput:
-        weighted = ("focal", "dice", "iou", "presence", "semantic", "grouping", "naming")
-        means = {name: ledger.mean(name) for name in weighted}
+        means = {name: ledger.mean(name) for name in losses.WEIGHTED}
         loss = sum(
-            (getattr(self.loss, name) * means[name] for name in weighted), torch.zeros(()).to(drawn)
+            (getattr(self.loss, name) * mean for name, mean in means.items()),
+            torch.zeros(()).to(drawn),
         )
         parts = {name: value.detach() for name, value in means.items()}
         for name in ("drawn_iou", "presence_right", "class_right", "name_right"):
