@@ -237,8 +237,8 @@ class StreamTracker:
     ) -> FrameResult:
         """Track all targets on the next frame: uint8 HxWx3 RGB of any size, or a prepared one.
 
-        Of a frame that `shrink` has made small, `source_size` is the original's height and width:
-        prompts are understood in its pixels, and masks have its size.
+        Of a picture that `prepare` has made small, `source_size` is the height and width of the
+        original: prompts are understood in its pixels, and masks have its size.
         """
         prepared = frame if isinstance(frame, PreparedFrame) else None
         picture = frame.small if isinstance(frame, PreparedFrame) else frame
@@ -424,12 +424,6 @@ class StreamTracker:
                 bank.write(entry)
 
     # --- the past -------------------------------------------------------------------------
-
-    def shrink(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Scale a frame to the network's input [S, S, 3]: all of it that `step` will look at."""
-        _checked_frame(frame)
-        with torch_threads(self.runtime.torch_threads):
-            return shrink(frame, self.config.image_size)
 
     def branch(self, frame: int, name: str | None = None) -> StreamTracker:
         """Make a tracker with the same network and settings that goes on from an earlier frame.

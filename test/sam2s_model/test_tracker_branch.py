@@ -109,7 +109,7 @@ def test_a_shrunk_frame_gives_the_same_results(model: Sam2s, order: str) -> None
         tracker.add_target("click", click(70, 60))
         tracker.add_target("mask", box_mask(20, 20, 60, 90, 200, 150))
     for frame in large:
-        small = shrunk.shrink(frame)
+        small = shrunk.prepare(frame, encode=False).small
         assert small.shape == (64, 64, 3)
         expected, got = whole.step(frame), shrunk.step(small, frame.shape[:2])
         for name in expected:
