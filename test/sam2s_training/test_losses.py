@@ -97,6 +97,21 @@ def test_presence_is_cross_entropy():
     assert presence_loss(score, present).tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_absent_frames_may_count_more():
+    score = torch.tensor([0.4, 0.4])
+    present = torch.tensor([True, False])
+    one, three = presence_loss(score, present), presence_loss(score, present, 3.0)
+    assert three.tolist() == pytest.approx([one[0].item(), 3 * one[1].item()])
+
+
+def test_who_is_present_at_odds_is_undecided():
+    # Present three times in four, absences counted three times: best at a score of 0.
+    score = torch.zeros(4, requires_grad=True)
+    presence_loss(score, torch.tensor([True, True, True, False]), 3.0).sum().backward()
+    assert score.grad is not None
+    assert score.grad.sum().item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_grouping_by_hand():
     # One target and the rest, a place each, with features at right angles: each place has cosine 1
     # with its own mean and 0 with the other.
@@ -200,6 +215,8 @@ def test_semantics_count_on_confident_frames_alone():
         ({"ambiguity": "entropie"}, "entropy"),
         ({"scale": 3}, "1, 2 or 4"),
         ({"focal": -1.0}, "focal"),
+        ({"unnamed": -1.0}, "unnamed"),
+        ({"absent": 0.0}, "absent"),
         ({"border_radius": 0}, "border_radius"),
     ],
 )

@@ -33,6 +33,7 @@ class LossSettings:
     dice: float = 1.0
     iou: float = 1.0  # L1 between predicted and true IoU
     presence: float = 1.0  # whether the target is in the frame
+    absent: float = 1.0  # how much more than others a frame counts for that where it is not
     semantic: float = 0.5  # TSL: the class of instruments; 0 leaves the CLS token out
     # Of features alone: alike within a target and over its frames, unlike elsewhere. Random
     # weights learn prompts much sooner with it; trained ones do not need it.
@@ -60,6 +61,8 @@ class LossSettings:
         for name in WEIGHTED:
             if getattr(self, name) < 0:
                 raise LossSettingsError(f"the weight {name} is {getattr(self, name)}, below 0")
+        if self.absent <= 0:
+            raise LossSettingsError(f"absent is {self.absent}; frames must count more than 0")
         if self.border_radius < 1 or self.border_sigma <= 0:
             raise LossSettingsError(
                 f"border_radius {self.border_radius} must be at least 1 and border_sigma "
@@ -108,9 +111,14 @@ def true_iou(logits: Tensor, target: Tensor) -> Tensor:
     return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(both))
 
 
-def presence_loss(score: Tensor, present: Tensor) -> Tensor:
-    """Cross-entropy of the object score, a logit, with presence: [...]."""
-    return F.binary_cross_entropy_with_logits(score, present.to(score), reduction="none")
+def presence_loss(score: Tensor, present: Tensor, absent: float = 1.0) -> Tensor:
+    """Cross-entropy of the object score, a logit, with presence: [...].
+
+    Where a target is absent it counts `absent` times. Above 1, a target has to be the surer to be
+    called present: 0.5 then stands for odds of `absent` to 1.
+    """
+    loss = F.binary_cross_entropy_with_logits(score, present.to(score), reduction="none")
+    return torch.where(present > 0, loss, absent * loss)
 
 
 def grouping_loss(features: Tensor, masks: Tensor, temperature: float = 0.1) -> Tensor:

@@ -513,7 +513,7 @@ class Unroll(nn.Module):
         ledger.add("focal", focal.gather(1, learner)[:, 0], drawn, clip)
         ledger.add("dice", dice.gather(1, learner)[:, 0], drawn, clip)
         ledger.add("iou", rating, drawn, clip)
-        presence = losses.presence_loss(masks.object_score, visible)
+        presence = losses.presence_loss(masks.object_score, visible, self.loss.absent)
         ledger.add("presence", presence, counted, clip)
         with torch.no_grad():
             kept = torch.where(ambiguous, masks.iou[:, 1:].argmax(1) + 1, 0)[:, None]
