@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 
 import cv2
 import numpy as np
@@ -19,6 +18,7 @@ from sam2s_msgs.msg import Box2D, Point2D, TargetInfo, TrackedObject, TrackedObj
 from sam2s_ros.commands.set_target import PromptArgumentError, read_mask, read_stamp
 from sam2s_ros.conversions import rle_to_mask
 from sam2s_ros.monitor import Monitor
+from sam2s_ros.tracker_client import TrackerClient
 
 pytestmark = pytest.mark.ros
 
@@ -180,7 +180,7 @@ def test_no_tracker_several_and_the_named_one(answering, sam2s):
     assert "2 trackers are running; choose one with --node: /left/tracker, /right/tracker" in err
     assert sam2s("reset", "--node", "right/tracker")[0] == 0
     assert (len(left.asked), len(right.asked)) == (0, 1)
-    code, _, err = sam2s("reset", "--node", "/middle/tracker", "--timeout", "3")
+    code, _, err = sam2s("reset", "--node", "/middle/tracker", "--timeout", "6")
     assert code == 2
     assert "no tracker /middle/tracker was found" in err
     assert "there are /left/tracker, /right/tracker" in err
@@ -188,14 +188,20 @@ def test_no_tracker_several_and_the_named_one(answering, sam2s):
 
 def test_silence_is_explained_by_the_lifecycle(answering, sam2s, monkeypatch):
     tracker = answering()
-    monkeypatch.setattr(tracker, "_answer", None)
+    given_up, ask = threading.Event(), TrackerClient.lifecycle_state
     for service in list(tracker.services):
         if service.srv_name.endswith("/list_targets"):
-            # Never answered within the patience of the client.
-            service.callback = lambda request, response: time.sleep(1.0) or response
-    code, _, err = sam2s("targets", "--timeout", "0.5")
+            # Not answered before the client's patience is at its end.
+            service.callback = lambda request, response: given_up.wait(30.0) and response
+
+    def ask_at_last(client):
+        given_up.set()
+        return ask(client)
+
+    monkeypatch.setattr(TrackerClient, "lifecycle_state", ask_at_last)
+    code, _, err = sam2s("targets", "--timeout", "4")
     assert code == 2
-    assert "/tracker did not answer list_targets within 0.5 s: " in err
+    assert "/tracker did not answer list_targets within 4 s: " in err
     assert "it is not configured: `ros2 lifecycle set /tracker configure`" in err
 
 
