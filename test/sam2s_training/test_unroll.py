@@ -212,6 +212,19 @@ def text_of(classes: int) -> torch.Tensor:
     return torch.eye(classes, CONFIG.semantic_dim)
 
 
+def forty_steps(unrolled: Unroll, learner: torch.nn.Module, one: Clip) -> list[dict]:
+    """Train on one clip; the parts of each step's loss."""
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
+    parts = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        output = unrolled([one], [0])
+        output.loss.backward()
+        optimizer.step()
+        parts.append(output.parts)
+    return parts
+
+
 def test_naming_needs_no_memory():
     only = dict.fromkeys(("focal", "dice", "iou", "presence", "semantic"), 0.0)
     model = lively_model(CONFIG, seed=2)
@@ -256,14 +269,7 @@ def test_tissue_unlearns_names():
         others = {"semantic": 0.0, "naming": 0.0, also: 1.0}
         settings = LossSettings(unnamed=1.0, **only, **always, **others)
         unrolled = Unroll(model, settings, BY_CLICK, text=text_of(4))
-        optimizer = torch.optim.AdamW(model.semantic.parameters(), lr=1e-3)
-        parts = []
-        for _ in range(40):
-            optimizer.zero_grad()
-            output = unrolled([one], [0])
-            output.loss.backward()
-            optimizer.step()
-            parts.append(output.parts)
+        parts = forty_steps(unrolled, model.semantic, one)
         assert float(parts[0]["unnamed"]) > 0
         assert float(parts[-1]["unnamed"]) < 0.2 * float(parts[0]["unnamed"])
         assert float(parts[-1][also]) == 0  # there is no instrument
@@ -288,13 +294,6 @@ def test_names_are_learned_where_instruments_are():
     model = Sam2s(CONFIG)
     only = dict.fromkeys(("focal", "dice", "iou", "presence", "semantic"), 0.0)
     unrolled = Unroll(model, LossSettings(naming=1.0, **only), BY_CLICK, text=text_of(2))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    parts = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        output = unrolled([one], [0])
-        output.loss.backward()
-        optimizer.step()
-        parts.append(output.parts)
+    parts = forty_steps(unrolled, model, one)
     assert float(parts[-1]["naming"]) < 0.5 * float(parts[0]["naming"])
     assert float(parts[-1]["name_right"]) == 1
