@@ -257,7 +257,7 @@ def test_naming_leaves_tissue_and_absent_frames_out():
 def test_tissue_unlearns_names():
     """What is no instrument is called by none after some steps, in pictures and when tracked."""
     torch.manual_seed(0)
-    one = clip(2, targets=2)  # the first is tissue
+    one = clip(2, targets=2)
     one = dataclasses.replace(one, classes=torch.full_like(one.classes, -1))
     only = dict.fromkeys(("focal", "dice", "iou", "presence"), 0.0)
     always = {"semantic_iou": 0.0, "semantic_presence": 0.0}

@@ -42,7 +42,7 @@ class LossSettings:
     # memory only has to find the place.
     naming: float = 0.0
     # Of what is no instrument, where the two above look: no name shall be likelier than another.
-    # SAM2S leaves it out, and so everything is called by some instrument's name.
+    # SAM2S leaves it out, and so tissue gets names, too. Instruments must have their classes.
     unnamed: float = 0.0
     semantic_iou: float = 0.5  # TSL counts on frames whose predicted IoU reaches this ...
     semantic_presence: float = 0.5  # ... and whose predicted presence reaches this
