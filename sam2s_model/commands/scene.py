@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what to do, and the scene's settings."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet")
-    what.add_argument("--davis", type=Path, metavar="DIR", help="write a clip in DAVIS layout")
+    what.add_argument(
+        "--davis", type=Path, metavar="DIR", help="add a clip to a folder in DAVIS layout"
+    )
     what.add_argument("--video", type=Path, metavar="MP4", help="write a clip as a video")
     what.add_argument("--list", action="store_true", help="list the suites")
     what.add_argument("--parameters", action="store_true", help="list the parameters' ranges")
@@ -199,8 +201,10 @@ def _davis(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
+    from sam2s_model.evaluation.record import read_json
     from sam2s_model.synth import RenderedSequence, load_suite
     from sam2s_model.video import write_mask
+    from sam2s_model.whole_file import write_whole
 
     clips: Iterator[tuple[str, RenderedSequence]]
     if args.suite:
@@ -208,7 +212,9 @@ def _davis(args: argparse.Namespace) -> None:
     else:
         scene = _scene(args, args.seed)
         clips = iter([(f"seed-{args.seed}", RenderedSequence(scene, args.start + args.frames))])
-    classes = {}
+    # The folder may hold other clips from before.
+    names_file = args.davis / "classes.json"
+    classes = read_json(names_file) if names_file.exists() else {}
     for name, sequence in clips:
         images, masks = (args.davis / part / name for part in ("JPEGImages", "Annotations"))
         images.mkdir(parents=True, exist_ok=True)
@@ -218,7 +224,7 @@ def _davis(args: argparse.Namespace) -> None:
         for n in tqdm(range(start, len(sequence)), desc=name):
             _write_jpeg(images / f"{n - start:05d}.jpg", sequence.frame(n))
             write_mask(masks / f"{n - start:05d}.png", sequence.masks(n))
-    (args.davis / "classes.json").write_text(json.dumps(classes, indent=1) + "\n")
+    write_whole(names_file, json.dumps(classes, indent=1) + "\n")
     print(args.davis)
 
 

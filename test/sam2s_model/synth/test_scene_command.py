@@ -27,6 +27,23 @@ def test_davis_folder(tmp_path):
     assert json.loads((tmp_path / "classes.json").read_text())["seed-5"]
 
 
+def test_davis_folder_takes_further_clips(tmp_path):
+    for seed in ("5", "6"):
+        assert (
+            main(["scene", "--davis", str(tmp_path), "--frames", "1", "--seed", seed, *FAST]) == 0
+        )
+    named = json.loads((tmp_path / "classes.json").read_text())
+    assert set(named) == {"seed-5", "seed-6"}
+    assert all(named.values())
+
+
+def test_davis_folder_whose_names_cannot_be_read_is_left_alone(tmp_path, capsys):
+    (tmp_path / "classes.json").write_text("{")
+    assert main(["scene", "--davis", str(tmp_path), "--frames", "1", *FAST]) == 2
+    assert "classes.json" in capsys.readouterr().err
+    assert not (tmp_path / "JPEGImages").exists()
+
+
 def test_lists(capsys):
     assert main(["scene", "--list"]) == 0
     assert "val-long" in capsys.readouterr().out
