@@ -132,6 +132,20 @@ def test_videos_survive(tmp_path: Path, size: tuple[int, int]) -> None:
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
 
 
+def test_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    still = random.integers(0, 255, (80, 96, 3), np.uint8)
+    frames = [np.roll(still, (n, 2 * n), (0, 1)) for n in range(24)]
+    written = set()
+    for n in range(4):
+        # Leaves other rubbish in freed memory every time.
+        rubbish = [np.full(100_000 + 1000 * i, 50 * n + i, np.uint8) for i in range(50)]
+        del rubbish
+        write_video(tmp_path / f"{n}.mp4", frames)
+        written.add((tmp_path / f"{n}.mp4").read_bytes())
+    assert len(written) == 1
+
+
 def test_frames_can_be_read_in_any_order(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", numbered(12))
     reader = VideoReader(tmp_path / "v.mp4")
