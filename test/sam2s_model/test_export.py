@@ -280,5 +280,6 @@ def test_an_older_opset_writes_rotary_encoding_in_steps(tmp_path: Path) -> None:
     shutil.copytree(exports.exported()[0], folder)
     write_graph(graph, folder / "attend_memory.onnx", model.fingerprint())
     make_manifest(model, folder, ExportOptions(opset=20)).save(folder)
-    bounds = Bounds(2e-3, 0.999)
+    # A mask of 900 pixels may differ by one, whose logit is zero but for rounding.
+    bounds = Bounds(1e-4, 0.998)
     assert compare(model, folder, exports.busy_clip(8), bounds, ["divemem"]).failures() == []

@@ -11,6 +11,7 @@ import yaml
 from tiny import CONTENT, log_of, state_of, tiny, train
 
 from sam2s_training.schema import merged
+from sam2s_training.start import fresh_model
 
 CHANGES = {
     "phases": [
@@ -61,9 +62,12 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(tmp_path):
             assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-3, abs=1e-6), name
     first, second = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     assert first.clips == second.clips == 2 + 2 * 4
-    # Adam divides by the gradient's size, so rounding moves a weight by a share of the rate.
-    for name, weight in first.model.items():
-        assert (weight - second.model[name]).abs().max() < 1e-3, name
+    # Adam divides by the gradient's size: where that is but rounding, single weights differ.
+    before = fresh_model(tiny()).state_dict()
+    moved = sum(float((w - before[name]).abs().sum()) for name, w in first.model.items())
+    apart = sum(float((w - second.model[name]).abs().sum()) for name, w in first.model.items())
+    print(f"weights moved by {moved:.2f} in all and are {apart:.4f} apart")
+    assert apart < 0.01 * moved
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(tmp_path):
