@@ -225,8 +225,8 @@ class VideoWriter:
             self._stream = self._container.add_stream("libx264", rate=self._fps)
             self._stream.width, self._stream.height = width, height
             self._stream.pix_fmt = "yuv420p"
-            # Same frames, same bytes: x264's AVX-512 code for macroblock trees (core 165) reads
-            # memory that nobody wrote.
+            # Same frames, same bytes: with macroblock trees x264's AVX-512 code (core 165) gives
+            # others from run to run, as if it read memory that nobody wrote.
             self._stream.options = {
                 "crf": str(self._quality), "preset": "veryfast", "mbtree": "0",
             }  # fmt: skip
