@@ -34,11 +34,26 @@ def orthogonal(matrices: Tensor) -> Tensor:
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.transpose(1, 2)).transpose(1, 2)
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
+    if x.shape[2] < 2 * x.shape[1]:
+        for _ in range(_ROUNDS):
+            x = _round(x @ x.mT) @ x
+        return x
+    # All rounds of a long matrix are gathered into one small one first.
+    square = x @ x.mT
+    gathered = turn = _round(square)
+    for _ in range(_ROUNDS - 1):
+        square = turn @ square @ turn
+        turn = _round(square)
+        gathered = turn @ gathered
+    return gathered @ x
+
+
+def _round(square: Tensor) -> Tensor:
+    """Give what one round multiplies X with, X Xᵀ being `square` [B, M, M]."""
     a, b, c = _QUINTIC
-    for _ in range(_ROUNDS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return x
+    turn = torch.baddbmm(square, square, square, beta=b, alpha=c)
+    turn.diagonal(dim1=1, dim2=2).add_(a)
+    return turn
 
 
 class Muon(torch.optim.AdamW):
