@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sam2s_model.allocator import keep_freed_memory
 from sam2s_model.errors import Sam2sError
 from sam2s_ros.dds import with_profile
 
@@ -186,6 +187,7 @@ def main() -> int:
     values = vars(parser.parse_args())
     side = values.pop("side")
     settings = ProbeSettings(**values)
+    keep_freed_memory()  # as the nodes do
     try:
         print(json.dumps(_send(settings) if side == "send" else _receive(settings)), flush=True)
     except Sam2sError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
+from sam2s_model.allocator import keep_freed_memory
 from sam2s_model.errors import Sam2sError
 from sam2s_msgs.msg import TrackedObjects  # type: ignore[attr-defined]  # made by colcon
 from sam2s_ros.bench.figures import Case, Receipt
@@ -63,7 +64,9 @@ def measure(
     case: Case, seconds: float, warmup: float, targets: int, plan: NodePlan
 ) -> tuple[list[int], list[Receipt]]:
     """Stream one case past a tracker: the stamps that were published, and what was received."""
-    take_short_turns()  # what the receiver's own threads wait is none of the node's time
+    # What the receiver's own threads and memory take is none of the node's time.
+    keep_freed_memory()
+    take_short_turns()
     receipts: list[Receipt] = []
     maps = 0
 

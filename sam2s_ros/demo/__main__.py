@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam2s_model.allocator import keep_freed_memory
 from sam2s_model.errors import Sam2sError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from sam2s_ros.supervisor import interrupt_on_signals
 
     interrupt_on_signals()  # until rclpy has handlers of its own
+    keep_freed_memory()
     parameters = {
         "seed": args.seed, "width": args.width, "height": args.height, "rate": args.rate,
         # All of it before it begins, so that rendering takes nothing from the tracker.
