@@ -35,7 +35,7 @@ def pages_of_receiver(ros_env: dict[str, str], malloc: str) -> int:
 
 
 @pytest.mark.ros
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is kept on Linux only")
 def test_images_are_received_without_new_pages(ros_env):
     kept, given_back = (pages_of_receiver(ros_env, how) for how in ("kept", "default"))
     image = WIDTH * HEIGHT * 3 / 4096
