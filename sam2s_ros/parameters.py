@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 
 from sam2s_model.config import MEMORY_POLICIES, MemorySettings, TrackSettings
 from sam2s_model.errors import Sam2sError
+from sam2s_model.tracker_parameters import memory_settings, track_settings
 from sam2s_ros.session_settings import SessionSettings
 from sam2s_ros.settings import ParameterError, Setting, declare_all, expected
 
@@ -239,29 +240,11 @@ class NodeSettings:
 
     def track_settings(self) -> TrackSettings:
         """Thresholds of track states and classes."""
-        return TrackSettings(
-            presence_low=self.presence_low,
-            presence_high=self.presence_high,
-            iou_low=self.iou_low,
-            iou_high=self.iou_high,
-            lost_after=self.lost_after,
-            label_momentum=self.class_momentum,
-            label_threshold=self.class_threshold,
-        )
+        return track_settings(vars(self))
 
     def memory_settings(self) -> MemorySettings:
         """What is remembered of each target."""
-        base = MemorySettings.for_policy(self.memory)
-        return MemorySettings(
-            policy=base.policy,
-            iou_threshold=self.memory_iou,
-            buffer_size=self.memory_buffer,
-            max_long=self.memory_long,
-            efp_drop=self.memory_drop,
-            corrections_are_conditional=base.corrections_are_conditional,
-            write_absent=base.write_absent,
-            storage=base.storage,
-        )
+        return memory_settings(self.memory, vars(self))
 
     def changed(self, changes: Mapping[str, Any]) -> NodeSettings:
         """Give a copy with other values; refuses a set that contradicts itself."""

@@ -71,6 +71,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     tracker = parser.add_argument_group("tracker")
     add_tracker_options(tracker, weights="nano", memory="divemem", runtime="torch", device="cpu")
+    tracker.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="a parameter of memory or track states by the node's name, such as memory_iou=0.7; "
+        "may be repeated",
+    )  # fmt: skip
     work = parser.add_argument_group("work")
     add_work_options(work, "clips")
     work.add_argument("--no-masks", action="store_true", help="keep no predicted masks")
@@ -106,6 +111,7 @@ def _run(args: argparse.Namespace) -> int:
     from sam2s_model.evaluation.runner import Shard
     from sam2s_model.evaluation.session import Source, evaluate_sources
     from sam2s_model.evaluation.settings import Settings, StreamTrackerSpec
+    from sam2s_model.tracker_parameters import parse_parameters
 
     if not args.no_plots:
         require_matplotlib()
@@ -123,6 +129,7 @@ def _run(args: argparse.Namespace) -> int:
             device=device,
             image_size=args.image_size,
             text_bank=args.text_bank,
+            parameters=parse_parameters(args.parameters),
         ),
         Protocol(args.prompt, args.late == "prompt", args.min_area),
     )

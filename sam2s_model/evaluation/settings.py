@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -40,6 +41,8 @@ class StreamTrackerSpec:
     image_size: int | None = None  # of the network's input; None: the weights' own
     text_bank: str | None = None  # shipped name or file; None: the one that the weights name
     max_targets: int = 64  # more than any clip should hold; memory is taken per target in use
+    # Changed settings of memory and track states, by the names of sam2s_model.tracker_parameters.
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """List the settings, with digests of the files that the names stand for."""
@@ -60,6 +63,7 @@ class StreamTrackerSpec:
         """Load the weights and make the tracker."""
         from sam2s_model import StreamTracker, load_model
         from sam2s_model.textbank import find_bank
+        from sam2s_model.tracker_parameters import memory_settings, track_settings
 
         bank = None if self.text_bank is None else find_bank(self.text_bank)
         # Exported graphs come as a folder, and bring their own shapes.
@@ -70,7 +74,8 @@ class StreamTrackerSpec:
         )
         return StreamTracker(
             model,
-            self.memory,
+            memory_settings(self.memory, self.parameters),
+            track=track_settings(self.parameters),
             runtime=self.runtime,
             device="cpu" if self.runtime == "onnx" else self.device,
             provider=self.device if self.runtime == "onnx" else "cpu",

@@ -94,6 +94,22 @@ def test_every_prompt_and_every_memory(
     assert 0 < times["p50"] <= times["p95"] <= times["p99"]
 
 
+def test_parameters_reach_the_tracker(data: Path, tmp_path: Path, weights: str) -> None:
+    asked = ("--weights", weights, "--prompt", "mask", "--quiet", "--no-plots", "--worst", 0)
+    assert call(data, *asked, "--out", tmp_path / "a") == 0
+    # Random weights are never so certain: on all frames after the prompt the target is absent.
+    certain = ("--set", "presence_high=1", "--set", "presence_low=1")
+    assert call(data, *asked, *certain, "--set", "memory_iou=0.7", "--out", tmp_path / "b") == 0
+    assert load(tmp_path / "a")["settings"]["tracker"]["parameters"] == {}
+    given = load(tmp_path / "b")["settings"]["tracker"]["parameters"]
+    assert given == {"presence_high": 1.0, "presence_low": 1.0, "memory_iou": 0.7}
+    drawn = {}
+    for run in "ab":
+        record = json.loads(next((tmp_path / run / "clips").rglob("one.json")).read_text())
+        drawn[run] = record["targets"][0]["j"]
+    assert drawn["a"] != drawn["b"], "a memory of the prompt alone draws other masks"
+
+
 def test_a_mask_prompt_comes_back_as_the_mask(data: Path, tmp_path: Path, weights: str) -> None:
     out = tmp_path / "out"
     assert call(data, "--prompt", "mask", "--weights", weights, "--out", out, "--quiet") == 0
@@ -198,6 +214,7 @@ def test_part_of_the_clips_is_enough(
         (("data", "--jobs", "0"), "at least one"),
         (("data", "--weights", "none-such"), "none-such"),
         (("data", "--runtime", "onnx", "--weights", "data", "--quiet"), "no finished export"),
+        (("data", "--set", "memory_oui=0.7"), "Did you mean 'memory_iou'?"),
         (("data", "--allow-fallback"), "choose --runtime onnx"),
         (("compare", "x", "y"), "results"),
         (("merge", "x", "--out", "y"), "run.json"),
