@@ -209,6 +209,9 @@ class TrackSettings:
     lost_after: int = 50  # occluded frames after which a target is lost (2 s at 25 Hz)
     label_momentum: float = 0.9  # share of the past in a target's smoothed class scores
     label_threshold: float = 0.5  # smoothed probability under which the class is `unknown`
+    # Whether a pixel belongs to one target at most, in masks and in memory. SAM 2 tracks each
+    # target as if it were alone; a mask that goes over to another target then stays there.
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         for low, high in (("presence_low", "presence_high"), ("iou_low", "iou_high")):

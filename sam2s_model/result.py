@@ -37,6 +37,9 @@ class TargetResult:
     state: TrackState
     label: str  # class from the text bank, or `unknown`
     label_scores: Mapping[str, float]  # smoothed probability of each class; empty without a bank
+    # How far the logits lie above the most certain other target's, where targets share no pixel
+    # and this one's mask may meet another's: [S/4, S/4] float32.
+    lead_logits: Tensor | None = None
     torch_threads: int | None = None  # with which pictures are made; None: as many as torch has
 
     @property
@@ -47,21 +50,10 @@ class TargetResult:
     @cached_property
     def logits(self) -> NDArray[np.float32]:
         """Mask logits at source size: float32 HxW."""
-        height, width = self.source_size
-        if self.low_res_logits.device.type == "cpu":
-            # The same as torch's but for rounding, and much faster.
-            small = self.low_res_logits.numpy()
-            large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-            return np.asarray(large, np.float32)
-        with torch.inference_mode(), torch_threads(self.torch_threads):
-            scaled = F.interpolate(
-                self.low_res_logits[None, None],
-                size=self.source_size,
-                mode="bilinear",
-                align_corners=False,
-            )
-        array: NDArray[np.float32] = scaled[0, 0].cpu().numpy()
-        return array
+        logits = self._scaled(self.low_res_logits)
+        if self.lead_logits is not None:
+            np.minimum(logits, self._scaled(self.lead_logits), out=logits)
+        return logits
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -81,6 +73,19 @@ class TargetResult:
             return None
         columns = np.flatnonzero(self.mask[rows[0] : rows[-1] + 1].any(axis=0))
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+    def _scaled(self, small: Tensor) -> NDArray[np.float32]:
+        height, width = self.source_size
+        if small.device.type == "cpu":
+            # The same as torch's but for rounding, and much faster.
+            large = cv2.resize(small.numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
+            return np.asarray(large, np.float32)
+        with torch.inference_mode(), torch_threads(self.torch_threads):
+            scaled = F.interpolate(
+                small[None, None], size=self.source_size, mode="bilinear", align_corners=False
+            )
+        array: NDArray[np.float32] = scaled[0, 0].cpu().numpy()
+        return array
 
 
 @dataclass(frozen=True, eq=False)

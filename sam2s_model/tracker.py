@@ -20,6 +20,7 @@ from sam2s_model.bank import Entry, MemoryBank
 from sam2s_model.batch import MaskPrompts, mask_prompts, memory_batch, prompt_batch
 from sam2s_model.config import MemorySettings, TrackSettings
 from sam2s_model.errors import Sam2sError
+from sam2s_model.exclusion import apart, contested, lead_of
 from sam2s_model.model import Decoded, Features, Sam2s
 from sam2s_model.prepared import PreparedFrame
 from sam2s_model.prompt import Prompt, PromptError
@@ -92,7 +93,8 @@ class StreamTracker:
         text_bank: names and embeddings for classes, or a file of them, if not the bank that came
             with the weights. Without any, or with weights that lack TSL's tensors, every class is
             `unknown`.
-        track: thresholds of the track states and of class smoothing.
+        track: thresholds of the track states and of class smoothing, and whether targets may
+            share pixels.
         max_targets: how many targets may be tracked at once.
     """
 
@@ -254,13 +256,14 @@ class StreamTracker:
         self._source_size = (height, width)
         targets = {name: self._targets.get(name) or self._new(name) for name in self.targets}
         rows = list(targets.values())
+        leads: list[Tensor | None] = []
         if rows:
             with torch_threads(self.runtime.torch_threads), self.runtime.lane():
                 features = prepared.features if prepared else None
                 if features is None:
                     with clock.stage("encode_image"):
                         features = self.runtime.encode_image(picture)
-                decoded = self._advance(features, rows, self._pending, clock)
+                decoded, leads = self._advance(features, rows, self._pending, clock)
         self._targets, self._pending = targets, {}
         results = {
             target.name: TargetResult(
@@ -272,6 +275,7 @@ class StreamTracker:
                 state=target.state,
                 label=target.label(self._labels, self.track),
                 label_scores=self._scores(target),
+                lead_logits=leads[i],
                 torch_threads=self.runtime.torch_threads,
             )
             for i, target in enumerate(rows)
@@ -286,8 +290,12 @@ class StreamTracker:
         rows: list[Target],
         pending: Mapping[str, Prompt],
         clock: _Clock,
-    ) -> Decoded:
-        """Run the stages after the encoder for all targets and renew what is kept of them."""
+    ) -> tuple[Decoded, list[Tensor | None]]:
+        """Run the stages after the encoder for all targets and renew what is kept of them.
+
+        Returns:
+            what was decoded, and TargetResult.lead_logits of each target.
+        """
         prompts = [pending.get(target.name) for target in rows]
         begun = [target.begun for target in rows]
         with_memory = [
@@ -298,12 +306,27 @@ class StreamTracker:
             conditioned, classes = self._condition(features, rows, prompts, with_memory)
         with clock.stage("decode"):
             decoded = self._decode(features, conditioned, prompts, begun)
+            kept, leads = self._tell_apart(decoded)
         with clock.stage("encode_memory"):
-            self._remember(features, rows, prompts, decoded)
+            self._remember(features, rows, prompts, kept)
         for i, probabilities in classes.items():
             if rows[i].state is TrackState.TRACKING:
                 rows[i].update_label(probabilities, self.track)
-        return decoded
+        return decoded, leads
+
+    def _tell_apart(self, decoded: Decoded) -> tuple[Decoded, list[Tensor | None]]:
+        """Take from each target, where settings say so, what another is more certain of.
+
+        Returns:
+            what is to be remembered, and TargetResult.lead_logits of each target.
+        """
+        count = len(decoded.logits)
+        if not self.track.exclusive or count < 2:
+            return decoded, [None] * count
+        lead = lead_of(decoded.logits)
+        kept = decoded._replace(logits=apart(decoded.logits, lead))
+        meets = contested(decoded.logits, lead)
+        return kept, [lead[i, 0] if meets[i] else None for i in range(count)]
 
     def _condition(
         self,

@@ -24,6 +24,7 @@ TRACK_PARAMETERS = {
     "lost_after": "lost_after",
     "class_momentum": "label_momentum",
     "class_threshold": "label_threshold",
+    "exclusive": "exclusive",
 }
 _DEFAULTS: dict[str, float] = {
     name: getattr(settings, field)
@@ -60,12 +61,22 @@ def parse_parameters(words: Iterable[str]) -> dict[str, float]:
                 f"--set {word}: a tracker has no parameter '{name}'.{hint} "
                 f"Parameters: {', '.join(_DEFAULTS)}"
             )
-        values[name] = _number(word, text, whole=isinstance(_DEFAULTS[name], int))
+        default = _DEFAULTS[name]
+        if isinstance(default, bool):
+            values[name] = _yes_or_no(word, text)
+        else:
+            values[name] = _number(word, text, whole=isinstance(default, int))
     return values
 
 
 def _fields(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
     return {field: values[name] for name, field in names.items() if name in values}
+
+
+def _yes_or_no(word: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ConfigError(f"--set {word}: expected true or false, not '{text}'")
+    return text == "true"
 
 
 def _number(word: str, text: str, *, whole: bool) -> float:

@@ -73,6 +73,11 @@ SETTINGS = (
     # --- targets
     Setting("max_targets", 16, "targets tracked at once", 1, 255, live=True),
     Setting(
+        "exclusive", True,
+        "a pixel belongs to one target at most, the most certain one; else masks may overlap",
+        live=True,
+    ),
+    Setting(
         "presence_low", _TRACK.presence_low,
         "presence below which a tracked target counts as out of sight", 0.0, 1.0, live=True,
     ),
@@ -183,6 +188,7 @@ class NodeSettings:
     memory_long: int
     memory_drop: int
     max_targets: int
+    exclusive: bool
     presence_low: float
     presence_high: float
     iou_low: float

@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace) -> int:
             device=device,
             image_size=args.image_size,
             text_bank=args.text_bank,
-            parameters=parse_parameters(args.parameters),
+            parameters={"exclusive": True, **parse_parameters(args.parameters)},
         ),
         Protocol(args.prompt, args.late == "prompt", args.min_area),
     )

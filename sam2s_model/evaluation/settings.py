@@ -42,7 +42,8 @@ class StreamTrackerSpec:
     text_bank: str | None = None  # shipped name or file; None: the one that the weights name
     max_targets: int = 64  # more than any clip should hold; memory is taken per target in use
     # Changed settings of memory and track states, by the names of sam2s_model.tracker_parameters.
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    # As in the node a pixel belongs to one target at most: annotations of targets do not overlap.
+    parameters: Mapping[str, float] = field(default_factory=lambda: {"exclusive": True})
 
     def describe(self) -> dict[str, Any]:
         """List the settings, with digests of the files that the names stand for."""

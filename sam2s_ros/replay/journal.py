@@ -175,7 +175,7 @@ def _lean(step: Step) -> Step:
     if any(_meet(a, b) for a, b in combinations(boxes, 2)):
         return step
     targets = {
-        name: dataclasses.replace(target, low_res_logits=torch.empty(0))
+        name: dataclasses.replace(target, low_res_logits=torch.empty(0), lead_logits=None)
         for name, target in result.result.items()
     }
     lean = FrameResult(result.result.frame, targets, result.result.timings)

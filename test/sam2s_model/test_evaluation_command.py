@@ -100,9 +100,11 @@ def test_parameters_reach_the_tracker(data: Path, tmp_path: Path, weights: str) 
     # Random weights are never so certain: on all frames after the prompt the target is absent.
     certain = ("--set", "presence_high=1", "--set", "presence_low=1")
     assert call(data, *asked, *certain, "--set", "memory_iou=0.7", "--out", tmp_path / "b") == 0
-    assert load(tmp_path / "a")["settings"]["tracker"]["parameters"] == {}
+    assert load(tmp_path / "a")["settings"]["tracker"]["parameters"] == {"exclusive": True}
     given = load(tmp_path / "b")["settings"]["tracker"]["parameters"]
-    assert given == {"presence_high": 1.0, "presence_low": 1.0, "memory_iou": 0.7}
+    assert given == {
+        "exclusive": True, "presence_high": 1.0, "presence_low": 1.0, "memory_iou": 0.7
+    }  # fmt: skip
     drawn = {}
     for run in "ab":
         record = json.loads(next((tmp_path / run / "clips").rglob("one.json")).read_text())

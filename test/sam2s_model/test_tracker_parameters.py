@@ -22,13 +22,14 @@ def test_nothing_named_leaves_the_defaults() -> None:
 def test_every_name_changes_its_own_setting() -> None:
     words = (
         "memory_iou=0.7 memory_buffer=3 memory_long=2 memory_drop=1 lost_after=9 presence_low=0.1 "
-        "presence_high=0.2 iou_low=0.3 iou_high=0.35 class_momentum=0.8 class_threshold=0.4"
+        "presence_high=0.2 iou_low=0.3 iou_high=0.35 class_momentum=0.8 class_threshold=0.4 "
+        "exclusive=true"
     )
     values = parse_parameters(words.split())
     assert set(values) == {*MEMORY_PARAMETERS, *TRACK_PARAMETERS}
     memory = memory_settings("divemem", values)
     assert memory == MemorySettings(iou_threshold=0.7, buffer_size=3, max_long=2, efp_drop=1)
-    assert track_settings(values) == TrackSettings(0.1, 0.2, 0.3, 0.35, 9, 0.8, 0.4)
+    assert track_settings(values) == TrackSettings(0.1, 0.2, 0.3, 0.35, 9, 0.8, 0.4, True)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,7 @@ def test_every_name_changes_its_own_setting() -> None:
         ("rate=3", "Parameters: memory_iou"),
         ("memory_iou=high", "expected a number, not 'high'"),
         ("memory_iou=nan", "expected a number, not 'nan'"),
+        ("exclusive=1", "expected true or false, not '1'"),
         ("memory_long=1.5", "expected a whole number, not '1.5'"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,20 @@ def test_a_part_of_the_logits_is_cut_from_all_of_them(seed, cells, height, width
     if y0 < height and x0 < width:
         part = source_logits(one, rows, columns)
         np.testing.assert_allclose(part, one.logits[rows, columns], atol=ROUNDING)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**16), height=sides, width=sides)
+def test_what_is_another_targets_is_left_out(seed, height, width):
+    alone = target(spots(seed, 5, 12), height, width)
+    lead = torch.from_numpy(spots(seed + 1, 30, 12))
+    one = dataclasses.replace(alone, lead_logits=lead)
+    patch = source_patch(one)
+    certain = np.abs(one.logits) > ROUNDING
+    assert np.array_equal(patch.whole()[certain], one.mask[certain])
+    assert not (one.mask & ~alone.mask).any()
+    part = source_logits(one, slice(0, height), slice(0, width))
+    np.testing.assert_allclose(part, one.logits, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("size", [(1024, 1280), (1080, 1920)])

@@ -164,11 +164,13 @@ def test_a_replay_is_what_a_session_says(bag, weights, replayed):
     import replay_bags as rb
 
     from sam2s_model import Prompt, StreamTracker, load_model
+    from sam2s_model.config import TrackSettings
     from sam2s_msgs.msg import TrackedObjects
     from sam2s_ros.conversions import rle_to_mask
     from sam2s_ros.session import PromptRequest, Session
 
-    session = Session(StreamTracker(load_model(str(weights)), "divemem"))
+    exclusive = TrackSettings(exclusive=True)
+    session = Session(StreamTracker(load_model(str(weights)), "divemem", track=exclusive))
     prompts = {
         0: [PromptRequest("left", Prompt(points=[[24, 40]], labels=[1]), "grasper")],
         3: [PromptRequest("right", Prompt(box=[58, 28, 82, 52]))],
@@ -215,8 +217,12 @@ def test_recorded_prompts_replay_a_session(bag, weights, replayed, tmp_path):
     )
     assert len(ours) == 30
     assert ours == theirs
-    # A removed target leaves the others as they were.
-    assert right["series"]["area"] == _target(replayed, "right")["series"]["area"]
+    # A removed target's pixels are free for the others from then on, and not before.
+    alone, both = right["series"]["area"], _target(replayed, "right")["series"]["area"]
+    until = 15 - right["first_frame"]
+    assert alone[:until] == both[:until]
+    assert alone[until:] != both[until:]
+    assert len(alone) == len(both)
 
 
 def left_until():

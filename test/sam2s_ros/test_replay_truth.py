@@ -63,6 +63,7 @@ def test_scores_are_those_of_eval(weights, by_topic, tmp_path):
     from PIL import Image
 
     from sam2s_model import StreamTracker, load_model
+    from sam2s_model.config import TrackSettings
     from sam2s_model.evaluation.clip import Protocol, evaluate_clip
     from sam2s_model.evaluation.record import ClipRecord
     from sam2s_model.evaluation.scores import FIGURES, known, score_records
@@ -77,7 +78,8 @@ def test_scores_are_those_of_eval(weights, by_topic, tmp_path):
         write_mask(tmp_path / "masks" / f"{number:05d}.png", ids)
     sequence = FolderSequence(tmp_path / "images", tmp_path / "masks", rb.CLASSES)
     record = ClipRecord("bags", "case", "")
-    evaluate_clip(sequence, StreamTracker(load_model(str(weights))), Protocol("click1"), record)
+    tracker = StreamTracker(load_model(str(weights)), track=TrackSettings(exclusive=True))
+    evaluate_clip(sequence, tracker, Protocol("click1"), record)
     ours = [record_of(content) for content in by_topic["records"]]
     assert [r.targets[0].instance for r in ours] == [s.instance for s in record.targets] == [1, 2]
     for mine, series in zip(ours, record.targets, strict=True):

@@ -1,0 +1,28 @@
+"""Targets that share no pixel: each one belongs to the target that is most certain of it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def lead_of(logits: Tensor) -> Tensor:
+    """How far each target's logits [N, 1, h, w] lie above the most certain other's, N > 1.
+
+    Where it is not positive a pixel is another target's, or equally two targets', and so no one's.
+    """
+    first, second = logits.topk(2, dim=0).values.unbind(0)
+    return logits - torch.where(logits == first, second, first)
+
+
+def apart(logits: Tensor, lead: Tensor) -> Tensor:
+    """The logits without what another target is more certain of; elsewhere as they were."""
+    return torch.minimum(logits, lead)
+
+
+def contested(logits: Tensor, lead: Tensor) -> list[bool]:
+    """Which targets' masks [N, 1, h, w] may meet another's, also between cells."""
+    mine, others = (F.max_pool2d(part, 3, 1, 1) > 0 for part in (logits, logits - lead))
+    meets: list[bool] = (mine & others).flatten(1).any(1).tolist()
+    return meets
