@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -23,6 +22,12 @@ def apart(logits: Tensor, lead: Tensor) -> Tensor:
 
 def contested(logits: Tensor, lead: Tensor) -> list[bool]:
     """Which targets' masks [N, 1, h, w] may meet another's, also between cells."""
-    mine, others = (F.max_pool2d(part, 3, 1, 1) > 0 for part in (logits, logits - lead))
+    mine, others = (_between(part > 0) for part in (logits, logits - lead))
     meets: list[bool] = (mine & others).flatten(1).any(1).tolist()
     return meets
+
+
+def _between(cells: Tensor) -> Tensor:
+    """Where any of four neighbouring cells is set: what lies between them is mixed from these."""
+    pairs = cells[..., :-1, :] | cells[..., 1:, :]
+    return pairs[..., :-1] | pairs[..., 1:]

@@ -8,7 +8,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import clip, lively_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sam2s_model import FrameResult, Prompt, StreamTracker
 from sam2s_model.config import TrackSettings
@@ -38,9 +41,23 @@ def test_a_pixel_goes_to_the_most_certain_target() -> None:
 
 
 def test_only_neighbours_are_contested() -> None:
-    logits = torch.full((3, 1, 8, 8), -9.0)
-    logits[0, 0, 1, 1] = logits[1, 0, 3, 3] = logits[2, 0, 7, 7] = 1.0
-    assert contested(logits, lead_of(logits)) == [True, True, False]
+    logits = torch.full((4, 1, 8, 8), -9.0)
+    logits[0, 0, 1, 1] = logits[1, 0, 2, 2] = 1.0  # one cell's corner is the other's
+    logits[2, 0, 4, 4] = logits[3, 0, 7, 7] = 1.0
+    assert contested(logits, lead_of(logits)) == [True, True, False, False]
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**16), shift=st.floats(0, 4))
+def test_masks_that_meet_between_cells_are_contested(seed: int, shift: float) -> None:
+    logits = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) - shift
+    lead = lead_of(logits)
+    mine, others = (
+        F.interpolate(part, size=(88, 88), mode="bilinear") > 0 for part in (logits, logits - lead)
+    )
+    meets = (mine & others).flatten(1).any(1).tolist()
+    for said, true in zip(contested(logits, lead), meets, strict=True):
+        assert said or not true
 
 
 def track(
