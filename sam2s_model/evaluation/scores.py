@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sam2s_model.classes import INSTRUMENTS
+from sam2s_model.classes import INSTRUMENTS, UNKNOWN
 from sam2s_model.evaluation.record import ClipRecord, TargetSeries
 from sam2s_model.metrics import (
     JF,
@@ -108,10 +108,12 @@ def score_records(
 ) -> Scores:
     """Score all targets of the records."""
     scores = Scores()
+    # A tracker that names classes owes one to a target that it never got hold of, too.
+    names = any(label is not None for r in records for t in r.targets for label in t.label)
     for record in records:
         scores.step_seconds.setdefault(record.dataset, []).extend(record.step_seconds)
         for series in record.targets:
-            score = score_target(record, series, rule, min_absence)
+            score = score_target(record, series, rule, min_absence, names)
             if score is None:
                 scores.unscored.append(
                     f"{record.dataset}/{record.clip}: target {series.name} has no frame that counts"
@@ -122,9 +124,12 @@ def score_records(
 
 
 def score_target(
-    record: ClipRecord, series: TargetSeries, rule: FrameRule, min_absence: int
+    record: ClipRecord, series: TargetSeries, rule: FrameRule, min_absence: int, names: bool
 ) -> TargetScore | None:
-    """Score one target; None if none of its frames counts."""
+    """Score one target; None if none of its frames counts.
+
+    With `names`, a frame on which the target has not been named yet counts as `unknown`.
+    """
     visible = [area > 0 for area in series.area]
     drawn = [area > 0 for area in series.predicted_area]
     counted = counted_frames(rule, record.annotated, series.prompt_frame, visible, drawn)
@@ -135,8 +140,9 @@ def score_target(
     wrong = [k for k in with_mask if series.follows[k] not in (0, series.instance)]
     confusion = Confusion()
     if series.class_name is not None:
-        named = ((k, series.label[k]) for k in counted if visible[k])
-        confusion.update((series.class_name, label) for _, label in named if label is not None)
+        unnamed = UNKNOWN if names else None
+        labels = (series.label[k] or unnamed for k in counted if visible[k])
+        confusion.update((series.class_name, label) for label in labels if label is not None)
     return TargetScore(
         dataset=record.dataset,
         clip=record.clip,

@@ -187,6 +187,17 @@ def test_classes_are_counted_per_frame_and_per_target(data: Path) -> None:
     }
 
 
+def test_a_target_that_is_never_named_counts_as_unknown(data: Path) -> None:
+    clip = [block((1, 2, 2, 10, 10), (2, 2, 30, 10, 10))] * 5
+    write_clip(data, "a", clip)
+    (data / "classes.json").write_text(json.dumps({"1": "grasper", "2": "hook"}))
+    scores = run(data, ColourSpec(labels={"1": "grasper"}), out="some")["scores"]
+    assert scores["datasets"]["data"]["top1"] == 0.5
+    assert scores["datasets"]["data"]["confusion"]["reported"] == ["grasper", "unknown"]
+    scores = run(data, ColourSpec(), out="none")["scores"]
+    assert scores["datasets"]["data"]["top1"] is None, "a tracker without classes is not asked"
+
+
 def test_sparse_annotation_counts_annotated_frames_only(data: Path) -> None:
     clip = moving_square(13)
     write_clip(data, "a", clip, [ids if n % 4 == 0 else None for n, ids in enumerate(clip)])
