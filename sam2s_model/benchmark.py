@@ -10,7 +10,8 @@ import multiprocessing
 import resource
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
@@ -318,9 +319,17 @@ def _follow(
 
 def peak_memory(contender: str, setting: Setting, targets: int, frames: int) -> float:
     """Measure the largest resident memory of a process that runs one contender, in MB."""
+    # No multiprocessing.Pool: it ends its process by a signal, which one that has a handler may
+    # not survive to answer, and then waits for it without end.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_run_alone, (contender, setting, targets, frames))
+    with ProcessPoolExecutor(1, context) as pool:
+        running = pool.submit(_run_alone, contender, setting, targets, frames)
+        try:
+            return running.result()
+        except BrokenProcessPool as error:
+            raise BenchmarkError(
+                f"the process that measures the memory of {contender} died, perhaps for lack of it"
+            ) from error
 
 
 def _run_alone(contender: str, setting: Setting, targets: int, frames: int) -> float:
