@@ -11,8 +11,13 @@ def lead_of(logits: Tensor) -> Tensor:
 
     Where it is not positive a pixel is another target's, or equally two targets', and so no one's.
     """
+    return logits - rival_of(logits)
+
+
+def rival_of(logits: Tensor) -> Tensor:
+    """The logits of the most certain other target, for each target's logits [N, 1, h, w], N > 1."""
     first, second = logits.topk(2, dim=0).values.unbind(0)
-    return logits - torch.where(logits == first, second, first)
+    return torch.where(logits == first, second, first)
 
 
 def apart(logits: Tensor, lead: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sam2s_model import ModelConfig, Prompt, Sam2s, StreamTracker
-from sam2s_model.config import MemorySettings
+from sam2s_model.config import MemorySettings, TrackSettings
+from sam2s_model.exclusion import rival_of
 from sam2s_model.random_weights import lively_model
 from sam2s_training.data.clip import Clip
 from sam2s_training.losses import LossSettings
@@ -38,8 +39,8 @@ def clip(frames: int, targets: int = 2, seed: int = 0, long: int = 0, stride: in
     return Clip(images, masks, torch.arange(targets) - 1, f"clip {seed}", numbers, long)
 
 
-def tracked(model, one: Clip, prompts, memory) -> torch.Tensor:
-    tracker = StreamTracker(model, memory)
+def tracked(model, one: Clip, prompts, memory, track=None) -> torch.Tensor:
+    tracker = StreamTracker(model, memory, track=track or TrackSettings())
     for n, prompt in enumerate(prompts):
         tracker.add_target(f"{n}", prompt)
     drawn = []
@@ -72,6 +73,56 @@ def test_unrolled_masks_are_the_trackers(policy, kind):
         logits = unrolled([one], [7]).logits
     torch.testing.assert_close(logits, expected, atol=2e-3, rtol=1e-4)
     assert expected.std() > 0.1  # masks of some contrast, or agreeing would be easy
+
+
+@pytest.mark.parametrize("kind", ["click", "mask"])
+def test_unrolled_masks_that_share_no_pixel_are_the_trackers(kind):
+    model = lively_model(CONFIG, seed=3)
+    one, other = clip(8, targets=3), clip(8, targets=1, seed=1)
+    memory = MemorySettings(iou_threshold=1.0)
+    begin = [prompt(kind, mask[0]) for mask in one.masks]
+    expected = tracked(model, one, begin, memory, TrackSettings(exclusive=True))
+    settings = UnrollSettings(exclusive=True)
+    unrolled = Unroll(model, LossSettings(semantic=0), BEGINNINGS[kind], settings)
+    with torch.no_grad():
+        logits = unrolled([one, other], [7, 8]).logits[:3]
+    torch.testing.assert_close(logits, expected, atol=2e-3, rtol=1e-4)
+    overlapping = tracked(model, one, begin, memory)
+    assert (overlapping - expected).abs().max() > 0.1  # sharing pixels is remembered
+
+
+def test_a_rival_is_compared_by_outline_too():
+    """Where two targets claim all, each one's mask alone has the overlap that the other lost."""
+    one = clip(1)
+    half = SIZE // 2
+    one.masks[:] = False
+    one.masks[0, 0, :half] = one.masks[1, 0, half:] = True
+
+    class Claiming(Sam2s):
+        def draw(self, *args):
+            masks = super().draw(*args)
+            certain = torch.full_like(masks.logits, 4.0)
+            side = certain.shape[-1] // 2
+            certain[0, :, :side] = certain[1, :, side:] = 8.0
+            return masks._replace(logits=certain)
+
+    dice = [
+        Unroll(Claiming(CONFIG), LossSettings(semantic=0), BY_CLICK, settings)([one], [0]).parts
+        for settings in (UnrollSettings("truth"), UnrollSettings("truth", exclusive=True))
+    ]
+    assert dice[0]["focal"] == dice[1]["focal"]
+    assert dice[0]["dice"] > 0.3
+    assert dice[1]["dice"] < 0.03
+    assert dice[0]["drawn_iou"] == pytest.approx(0.5)
+    assert dice[1]["drawn_iou"] == pytest.approx(1.0)
+
+
+def test_a_rivals_claim_is_pushed_back():
+    logits = torch.tensor([1.0, 3.0, 2.0])[:, None, None, None].requires_grad_()
+    lead = logits - rival_of(logits)
+    assert lead.flatten().tolist() == [-2, 1, -1]
+    lead[0].sum().backward()
+    assert logits.grad.flatten().tolist() == [1, -1, 0]
 
 
 def test_a_clip_is_the_same_in_any_batch():

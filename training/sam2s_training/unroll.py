@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sam2s_model.decoder import Masks
 from sam2s_model.errors import Sam2sError
+from sam2s_model.exclusion import apart, rival_of
 from sam2s_model.model import Decoded, Features, MemoryBatch, PromptBatch, Sam2s
 from sam2s_model.prompt import ABSENT
 from sam2s_model.runtime.eager import DEVIATION, MEAN
@@ -26,6 +27,8 @@ from sam2s_training.losses import LossSettings
 from sam2s_training.prompts import Dice, PromptSettings
 
 CERTAIN = 10.0  # object score of a frame whose mask was given
+
+NOBODY = -1e4  # logit of a rival that there is not; finite, to be interpolated
 
 
 class UnrollError(Sam2sError):
@@ -40,6 +43,9 @@ class UnrollSettings:
     # score is still being learned, or the model itself, as at run time.
     presence: Literal["truth", "prediction"] = "prediction"
     checkpoint: bool = False  # compute encoder and attention again in the backward pass
+    # Whether the targets of a clip share no pixel, as in the tracker's setting of that name: a
+    # target remembers, and is compared by its outline with, what no other is more certain of.
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if self.presence not in ("truth", "prediction"):
@@ -290,7 +296,11 @@ class Unroll(nn.Module):
         starting: list[int],
         t: int,
     ) -> _Written:
-        spatial = self.model.encode_memory(seen, decoded.logits, decoded.object_score, prompted)
+        rivals = self._rivals(rows, active, decoded.logits)
+        logits = (
+            decoded.logits if rivals is None else apart(decoded.logits, decoded.logits - rivals)
+        )
+        spatial = self.model.encode_memory(seen, logits, decoded.object_score, prompted)
         written = self._nothing(rows, active.device)
         first = torch.zeros(len(active), dtype=torch.bool, device=active.device)
         first[len(active) - len(starting) :] = True
@@ -337,8 +347,17 @@ class Unroll(nn.Module):
             tokens = self._prompt_batch(points, labels, logits, given, device)
         masks = self.model.draw(seen, conditioned, tokens)
         drawn = self._choose(masks, tokens.ambiguous & ~given, visible)
+        rivals = self._rivals(rows, active, drawn.logits)
         self._learn(
-            ledger, masks, drawn, tokens.ambiguous, truth, visible, ~given, rows.clip[active]
+            ledger,
+            masks,
+            drawn,
+            tokens.ambiguous,
+            truth,
+            visible,
+            ~given,
+            rows.clip[active],
+            rivals,
         )
         if len(vectors):
             self._learn_class(ledger, vectors, drawn, rows, active[: len(tracked)])
@@ -411,6 +430,18 @@ class Unroll(nn.Module):
             masks = masks._replace(object_score=told)
         return self.model.choose(masks, ambiguous)
 
+    def _rivals(self, rows: _Rows, active: Tensor, logits: Tensor) -> Tensor | None:
+        """The most certain other target of each row's clip; lower than all where there is none."""
+        if not self.settings.exclusive:
+            return None
+        rivals = torch.full_like(logits, NOBODY)
+        clip = rows.clip[active]
+        for owner in set(clip.tolist()):
+            (which,) = torch.nonzero(clip == owner, as_tuple=True)
+            if len(which) > 1:
+                rivals = rivals.index_copy(0, which, rival_of(logits[which]))
+        return rivals
+
     def _draw_again(
         self,
         seen: Features,
@@ -437,7 +468,7 @@ class Unroll(nn.Module):
         truth = rows.truth[active[index], t]
         before = drawn.logits[index].detach().clamp(-32.0, 32.0)
         size = truth.shape[-1]
-        shown = F.interpolate(before, size=(size, size), mode="bilinear", align_corners=False)
+        shown = _enlarged(before, size)
         xy, kind, wrong = prompts.corrections(truth, shown[:, 0] > 0, self.prompt, dice)
         keep = [j for j, there in enumerate(wrong.tolist()) if there]
         if not keep:
@@ -460,7 +491,11 @@ class Unroll(nn.Module):
         redrawn = self._choose(masks, tokens.ambiguous, visible)
         all_count = torch.ones_like(visible)
         clip = rows.clip[active[index]]
-        self._learn(ledger, masks, redrawn, tokens.ambiguous, truth[keep], visible, all_count, clip)
+        rivals = self._rivals(rows, active, drawn.logits.detach())
+        self._learn(
+            ledger, masks, redrawn, tokens.ambiguous, truth[keep], visible, all_count, clip,
+            None if rivals is None else rivals[index],
+        )  # fmt: skip
         merged = [
             part.index_copy(0, index, renewed.to(part))
             for part, renewed in zip(drawn, redrawn, strict=True)
@@ -479,11 +514,13 @@ class Unroll(nn.Module):
         visible: Tensor,
         counted: Tensor,
         clip: Tensor,
+        rivals: Tensor | None,
     ) -> None:
         """Compare drawn masks with the truth [n, S, S].
 
         Of an ambiguous row's three masks the best one learns the shape, and all three learn to
-        rate themselves; of any other row, the single mask does both.
+        rate themselves; of any other row, the single mask does both. With rivals, pixel by pixel
+        each mask learns for itself, and as a whole by what the rivals leave of it.
         """
         target = truth.float()
         size = masks.logits.shape[-1] * self.loss.scale
@@ -491,7 +528,9 @@ class Unroll(nn.Module):
             target = F.adaptive_avg_pool2d(target[:, None], size)[:, 0]
         logits = masks.logits
         if self.loss.scale > 1:
-            logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
+            logits = _enlarged(logits, size)
+            rivals = None if rivals is None else _enlarged(rivals, size)
+        kept_logits = logits if rivals is None else apart(logits, logits - rivals)
         weight, wanted = None, target
         if self.loss.ambiguity == "entropy":
             weight = losses.entropy_weight(logits, losses.border(target, self.loss.border_radius))
@@ -499,12 +538,12 @@ class Unroll(nn.Module):
             wanted = losses.soft_target(target, self.loss.border_sigma)
         every = wanted[:, None].expand_as(logits)
         focal = losses.focal_loss(logits, every, weight)
-        dice = losses.dice_loss(logits, every, weight)
+        dice = losses.dice_loss(kept_logits, every, weight)
         shape = self.loss.focal * focal + self.loss.dice * dice
         with torch.no_grad():
             best = shape[:, 1:].argmin(1) + 1
             learner = torch.where(ambiguous, best, torch.zeros_like(best))[:, None]
-            true = losses.true_iou(logits, target[:, None].expand_as(logits))
+            true = losses.true_iou(kept_logits, target[:, None].expand_as(logits))
             rated = torch.zeros_like(true)
             rated[:, 0] = (~ambiguous).to(rated)
             rated[:, 1:] = ambiguous.to(rated)[:, None]
@@ -605,6 +644,10 @@ def _dice(rows: _Rows, clips: Sequence[Clip]) -> list[Dice]:
     """One source of chance per clip; a clip without targets has nothing to draw."""
     by_clip = dict(zip(rows.clip.tolist(), rows.dice, strict=True))
     return [by_clip.get(i) or Dice(0) for i in range(len(clips))]
+
+
+def _enlarged(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def _checked(clips: Sequence[Clip], model: Sam2s) -> int:
