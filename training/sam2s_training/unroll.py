@@ -27,7 +27,6 @@ from sam2s_training.losses import LossSettings
 from sam2s_training.prompts import Dice, PromptSettings
 
 CERTAIN = 10.0  # object score of a frame whose mask was given
-
 NOBODY = -1e4  # logit of a rival that there is not; finite, to be interpolated
 
 
@@ -296,10 +295,10 @@ class Unroll(nn.Module):
         starting: list[int],
         t: int,
     ) -> _Written:
-        rivals = self._rivals(rows, active, decoded.logits)
-        logits = (
-            decoded.logits if rivals is None else apart(decoded.logits, decoded.logits - rivals)
-        )
+        logits = decoded.logits
+        rivals = self._rivals(rows, active, logits)
+        if rivals is not None:
+            logits = apart(logits, logits - rivals)
         spatial = self.model.encode_memory(seen, logits, decoded.object_score, prompted)
         written = self._nothing(rows, active.device)
         first = torch.zeros(len(active), dtype=torch.bool, device=active.device)
@@ -349,16 +348,9 @@ class Unroll(nn.Module):
         drawn = self._choose(masks, tokens.ambiguous & ~given, visible)
         rivals = self._rivals(rows, active, drawn.logits)
         self._learn(
-            ledger,
-            masks,
-            drawn,
-            tokens.ambiguous,
-            truth,
-            visible,
-            ~given,
-            rows.clip[active],
+            ledger, masks, drawn, tokens.ambiguous, truth, visible, ~given, rows.clip[active],
             rivals,
-        )
+        )  # fmt: skip
         if len(vectors):
             self._learn_class(ledger, vectors, drawn, rows, active[: len(tracked)])
         if output is not None:
