@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -54,6 +55,10 @@ def draw_curves(run: Path, target: Path | None = None) -> Path:
         _draw_scores(axes[len(names)], scores)
     for place in axes[panels:]:
         place.set_axis_off()
+    phases = [phase for phase, _ in groupby(rows, key=lambda row: row["phase"])]
+    if len(phases) > 1:
+        listed = "   ".join(f"{n}\N{NO-BREAK SPACE}{phase}" for n, phase in enumerate(phases, 1))
+        figure.supxlabel(textwrap.fill(f"phases: {listed}", 180), fontsize=8)
     target = target or run / "curves.png"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +71,14 @@ def draw_curves(run: Path, target: Path | None = None) -> Path:
 def _draw(axes: Any, rows: Sequence[dict[str, str]], name: str) -> None:
     lowest: list[float] = []
     # A change of phase changes what a loss means, so no line and no mean runs across it.
-    for number, (phase, members) in enumerate(groupby(rows, key=lambda row: row["phase"])):
+    for number, (_, members) in enumerate(groupby(rows, key=lambda row: row["phase"]), 1):
         own = list(members)
         first = int(own[0]["step"])
         axes.axvline(first, color=PHASE, linewidth=0.8, zorder=0)
         axes.annotate(
-            phase,
+            str(number),
             (first, 1),
-            xytext=(0, 7 * (number % 4)),  # short phases' names would overlap on one line
+            xytext=(1, 1 + 6 * (number % 2)),  # those of short phases would touch on one line
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             fontsize=6,
