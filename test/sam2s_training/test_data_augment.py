@@ -198,6 +198,47 @@ def test_shade_takes_light_from_one_side() -> None:
         AugmentSettings(shade=1.0)
 
 
+def test_a_round_picture_is_black_and_without_targets_outside_its_circle() -> None:
+    before = square_clip()
+    before = dataclasses.replace(before, images=before.images.clamp_min(1))
+    settings, seen = only(round=0.5, round_radius=(0.6, 0.9)), set()
+    for seed in range(40):
+        clip = augment(before, settings, np.random.default_rng(seed))
+        seen.add(alike(clip, before))
+        if alike(clip, before):
+            continue
+        black = (clip.images == 0).all(1).all(0)  # the same in all frames
+        assert bool(black[0, 0])
+        assert bool(black[-1, -1])
+        assert (
+            1 - np.pi * 0.9**2 / 4 - 0.02
+            < float(black.float().mean())
+            < 1 - np.pi * 0.6**2 / 4 + 0.02
+        )
+        assert not bool((clip.masks & black).any())
+        rest = ~black
+        assert torch.equal(clip.images[:, :, rest], before.images[:, :, rest])
+    assert seen == {True, False}
+
+
+def test_a_target_outside_the_circle_is_left_out() -> None:
+    clip = square_clip()
+    corner = torch.zeros_like(clip.masks[:1])
+    corner[:, :, :6, :6] = True
+    classes = torch.cat((clip.classes, torch.tensor([7])))
+    clip = dataclasses.replace(clip, masks=torch.cat((clip.masks, corner)), classes=classes)
+    round_picture = only(round=1.0, round_radius=(0.9, 0.9), min_pixels=20)
+    out = augment(clip, round_picture, np.random.default_rng(0))
+    assert 7 not in out.classes.tolist()
+    assert len(out.masks) == len(out.classes)
+
+
+@pytest.mark.parametrize("name", ["zoom", "round_radius"])
+def test_a_range_that_ends_before_it_begins_is_refused(name: str) -> None:
+    with pytest.raises(DataSettingError, match=name):
+        AugmentSettings(**{name: (1.2, 0.8)})  # type: ignore[arg-type]
+
+
 def test_noise_has_its_strength() -> None:
     clip = changed(only(noise=1.0, noise_sigma=0.1), 5)
     error = (clip.images.float() - square_clip().images.float())[:, :, 53:, :] / 255

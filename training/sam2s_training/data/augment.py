@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class AugmentSettings:
     shear: float = 0.1  # sideways shift over the picture's height
     shift: float = 0.15  # of the picture, share of its size
     shake: float = 0.0  # shift from frame to frame, standard deviation, share of the picture
+    round: float = 0.0  # probability of a round picture, black outside, as endoscopes give it
+    round_radius: tuple[float, float] = (0.75, 1.15)  # of it, in half picture sides
     colour: float = 0.8  # probability of the changes of colour that follow
     brightness: float = 0.25  # factor up to 1.25 brighter or darker
     contrast: float = 0.25
@@ -53,7 +56,10 @@ class AugmentSettings:
     min_pixels: int = 20  # a target with fewer on the first frame is left out of the clip
 
     def __post_init__(self) -> None:
-        for name in ("flip", "flip_vertical", "geometry", "colour", "grey", "blur", "noise"):
+        for name in (
+            *("flip", "flip_vertical", "geometry", "round"),
+            *("colour", "grey", "blur", "noise"),
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataSettingError(
                     f"augment {name} is {getattr(self, name)}; a probability is 0 to 1"
@@ -69,10 +75,12 @@ class AugmentSettings:
                 )
         if self.shade >= 1:
             raise DataSettingError(f"augment shade is {self.shade}; it must lie below 1")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise DataSettingError(
-                f"augment zoom is {self.zoom}; expected [low, high], both above 0"
-            )
+        for name in ("zoom", "round_radius"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise DataSettingError(
+                    f"augment {name} is {(low, high)}; expected [low, high], both above 0"
+                )
 
 
 class AugmentedSource:
@@ -104,10 +112,12 @@ def augment(clip: Clip, settings: AugmentSettings, random: np.random.Generator) 
     flips = random.random(2) < (settings.flip, settings.flip_vertical)
     affine = _draw_affine(settings, len(clip.images), random)
     colour = _Colour.draw(settings, len(clip.images), random)
+    rim = _draw_rim(settings, random)
     clip = _flipped(clip, *(bool(flip) for flip in flips))
     if affine is not None:
         clip = _warped(clip, affine, settings.min_pixels)
-    return replace(clip, images=colour.apply(clip.images))
+    clip = replace(clip, images=colour.apply(clip.images))
+    return clip if rim is None else _rimmed(clip, rim, settings.min_pixels)
 
 
 def _flipped(clip: Clip, horizontal: bool, vertical: bool) -> Clip:
@@ -173,6 +183,34 @@ def _warped_masks(masks: Tensor, grid: Tensor) -> Tensor:
         moved = F.grid_sample(plane, grid, mode="nearest", align_corners=False)[:, 0].int()
         out += [(moved & (1 << bit)) != 0 for bit in range(len(part))]
     return torch.stack(out)
+
+
+class _Rim(NamedTuple):
+    """A round picture: −1 … 1 is the picture's width and height."""
+
+    radius: float
+    x: float
+    y: float
+
+
+def _draw_rim(settings: AugmentSettings, random: np.random.Generator) -> _Rim | None:
+    wanted = random.random() < settings.round
+    radius, (x, y) = random.uniform(*settings.round_radius), random.uniform(-0.1, 0.1, 2)
+    return _Rim(float(radius), float(x), float(y)) if wanted else None
+
+
+def _rimmed(clip: Clip, rim: _Rim, min_pixels: int) -> Clip:
+    """Black and no target outside the circle; the clip as it is if no target would stay."""
+    height, width = clip.images.shape[-2:]
+    device = clip.images.device
+    across = torch.linspace(-1.0, 1.0, width, device=device) - rim.x
+    down = torch.linspace(-1.0, 1.0, height, device=device) - rim.y
+    inside = across[None, :] ** 2 + down[:, None] ** 2 <= rim.radius**2
+    masks = clip.masks & inside
+    kept = masks[:, 0].flatten(1).sum(1) >= max(min_pixels, 1)
+    if not bool(kept.any()):
+        return clip
+    return replace(clip, images=clip.images * inside, masks=masks[kept], classes=clip.classes[kept])
 
 
 @dataclass(frozen=True)
