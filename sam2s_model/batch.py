@@ -101,14 +101,16 @@ def mask_prompts(prompts: Sequence[Prompt | None], runtime: Runtime) -> MaskProm
     """Turn the masks among the prompts into logits; None when there are none."""
     if all(prompt is None or prompt.mask is None for prompt in prompts):
         return None
-    size, device = runtime.config.mask_size, runtime.device
-    output = torch.zeros(len(prompts), 1, size, size, device=device)
-    logits = torch.zeros_like(output)
+    config, device = runtime.config, runtime.device
+    output, logits = (
+        torch.zeros(len(prompts), 1, size, size, device=device)
+        for size in (config.mask_size, config.prompt_mask_size)
+    )
     given = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     for i, prompt in enumerate(prompts):
         if prompt is None or prompt.mask is None:
             continue
-        mask = _scaled(np.asarray(prompt.mask), runtime.config.image_size).to(device)
+        mask = _scaled(np.asarray(prompt.mask), config.image_size).to(device)
         output[i : i + 1], logits[i : i + 1] = runtime.mask_to_logits(mask)
         given[i] = True
     return MaskPrompts(output, logits, given)

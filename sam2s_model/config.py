@@ -48,6 +48,7 @@ class ModelConfig:
     attention_layers: int = 4  # layers of memory attention
     attention_mlp: int = 2048  # feed-forward width in memory attention
     decoder_mlp: int = 2048  # feed-forward width in the mask decoder
+    mask_stride: int = 4  # 2: the decoder's masks are enlarged before one is chosen; 4: as SAM 2
 
     # memory bank capacities, which fix the shapes of its slots
     num_recent: int = 6  # short-term spatial memories
@@ -74,6 +75,8 @@ class ModelConfig:
                 f"memory_pool is {self.memory_pool}; it must be at least 1 and divide the "
                 f"{self.feature_size} cells a side of the features at image_size {self.image_size}"
             )
+        if self.mask_stride not in (2, 4):
+            raise ConfigError(f"mask_stride is {self.mask_stride}; it must be 2 or 4")
         if self.max_conditional < 2 or self.num_recent < 1 or self.num_pointers < 2:
             raise ConfigError(
                 "the memory needs max_conditional >= 2, num_recent >= 1 and num_pointers >= 2, "
@@ -97,7 +100,12 @@ class ModelConfig:
 
     @property
     def mask_size(self) -> int:
-        """Side of the decoder's mask logits, in pixels at stride 4."""
+        """Side of the mask logits that are chosen from, remembered and given out."""
+        return self.image_size // self.mask_stride
+
+    @property
+    def prompt_mask_size(self) -> int:
+        """Side of the mask prompts that the decoder takes, in pixels at stride 4."""
         return self.image_size // 4
 
     @staticmethod
@@ -129,6 +137,7 @@ PRESETS: dict[str, ModelConfig] = {
         attention_layers=2,
         attention_mlp=512,
         decoder_mlp=512,
+        mask_stride=2,  # at 256 pixels a small mask has too few cells of stride 4 to judge it by
         semantic_heads=4,
     ),
     "tiny": ModelConfig(name="tiny"),

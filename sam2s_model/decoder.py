@@ -100,10 +100,18 @@ class TwoWayTransformer(nn.Module):
 class Masks(NamedTuple):
     """What the decoder makes of N targets: all four masks, before one is chosen."""
 
-    logits: Tensor  # [N, 4, S/4, S/4]; the first is the single mask, the others the ambiguous three
+    # [N, 4, s, s], s = config.mask_size: the single mask, then the ambiguous three
+    logits: Tensor
     iou: Tensor  # [N, 4] predicted IoU of each, 0..1
     tokens: Tensor  # [N, 4, C] output token of each
     object_score: Tensor  # [N] logit that the target is in the frame
+
+
+def enlarged(logits: Tensor, times: int) -> Tensor:
+    """Enlarge logits [N, M, H, W] before one of them is chosen: [N, M, times H, times W]."""
+    if times == 1:
+        return logits
+    return F.interpolate(logits, scale_factor=float(times), mode="bilinear", align_corners=False)
 
 
 class MaskDecoder(nn.Module):
@@ -112,6 +120,7 @@ class MaskDecoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.hidden_dim
+        self.enlarge = 4 // config.mask_stride
         self.transformer = TwoWayTransformer(width, config.decoder_mlp)
         self.obj_score_token = nn.Embedding(1, width)
         self.iou_token = nn.Embedding(1, width)
@@ -172,7 +181,7 @@ class MaskDecoder(nn.Module):
         )
         logits = (hyper @ x.flatten(2)).unflatten(2, x.shape[-2:])
         return Masks(
-            logits=logits.float(),
+            logits=enlarged(logits.float(), self.enlarge),
             iou=self.iou_prediction_head(tokens[:, 1]).float().sigmoid(),
             tokens=drawn,
             object_score=self.pred_obj_score_head(tokens[:, 0]).float().squeeze(-1),

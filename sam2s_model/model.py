@@ -71,7 +71,7 @@ class PromptBatch(NamedTuple):
 class Decoded(NamedTuple):
     """One mask per target."""
 
-    logits: Tensor  # [N, 1, S/4, S/4]
+    logits: Tensor  # [N, 1, s, s], s = config.mask_size
     iou: Tensor  # [N] predicted IoU, 0..1
     object_score: Tensor  # [N] logit that the target is in the frame
     pointer: Tensor  # [N, C] object pointer
@@ -192,7 +192,7 @@ class Sam2s(nn.Module):
 
         Args:
             features: of the frame.
-            logits: [N, 1, S/4, S/4] mask logits.
+            logits: [N, 1, s, s] mask logits.
             object_score: [N]; where it is not positive, the memory is marked as empty.
             binary: [N] bool, whether a prompt made the mask: it is then taken as certain.
 
@@ -221,7 +221,8 @@ class Sam2s(nn.Module):
         """A mask prompt [N, 1, S, S] in 0..1 as an output and as an input of the decoder.
 
         Returns:
-            The mask as logits of ±10 and as the decoder's mask prompt, both [N, 1, S/4, S/4].
+            The mask as logits of ±10 [N, 1, s, s] and as the decoder's mask prompt
+            [N, 1, S/4, S/4].
         """
         size = (self.config.mask_size, self.config.mask_size)
         output = F.interpolate(

@@ -223,6 +223,11 @@ class RandomPosition(nn.Module):
         return encoded.permute(2, 0, 1)[None]
 
 
+def drawn_before(logits: Tensor, size: int) -> Tensor:
+    """Turn mask logits [N, 1, s, s] into the mask prompts [N, 1, size, size] of a correction."""
+    return F.adaptive_avg_pool2d(logits.clamp(-32.0, 32.0), size)
+
+
 class PromptEncoder(nn.Module):
     """Embeds point tokens and mask prompts for the mask decoder."""
 

@@ -30,7 +30,7 @@ class TargetResult:
     """One target on one frame. Pictures at source size are made when first asked for."""
 
     name: str
-    low_res_logits: Tensor  # [S/4, S/4] float32, positive inside the mask
+    low_res_logits: Tensor  # [s, s] float32, positive inside the mask; s = config.mask_size
     source_size: tuple[int, int]  # height and width of the frame
     iou: float  # predicted IoU of the mask, 0..1
     object_score: float  # logit that the target is in the frame
@@ -38,7 +38,7 @@ class TargetResult:
     label: str  # class from the text bank, or `unknown`
     label_scores: Mapping[str, float]  # smoothed probability of each class; empty without a bank
     # How far the logits lie above the most certain other target's, where targets share no pixel
-    # and this one's mask may meet another's: [S/4, S/4] float32.
+    # and this one's mask may meet another's: [s, s] float32.
     lead_logits: Tensor | None = None
     torch_threads: int | None = None  # with which pictures are made; None: as many as torch has
 

@@ -23,7 +23,7 @@ from sam2s_model.errors import Sam2sError
 from sam2s_model.exclusion import apart, contested, lead_of
 from sam2s_model.model import Decoded, Features, Sam2s
 from sam2s_model.prepared import PreparedFrame
-from sam2s_model.prompt import Prompt, PromptError
+from sam2s_model.prompt import Prompt, PromptError, drawn_before
 from sam2s_model.result import FrameResult, TargetResult, TrackState
 from sam2s_model.runtime.base import Runtime, RuntimeUnavailableError
 from sam2s_model.runtime.eager import shrink
@@ -391,7 +391,7 @@ class StreamTracker:
         if not corrected:
             return drawn
         again = [prompts[i] for i in corrected]
-        before = drawn.logits[corrected].clamp(-32.0, 32.0)
+        before = drawn_before(drawn.logits[corrected], self.runtime.config.prompt_mask_size)
         given = torch.ones(len(corrected), dtype=torch.bool, device=before.device)
         over = MaskPrompts(before, before, given)
         batch = prompt_batch(again, over, width, height, self.runtime)

@@ -13,6 +13,7 @@ from sam2s_model.decoder import (
     STABILITY_THRESHOLD,
     Attention,
     TwoWayBlock,
+    enlarged,
 )
 from sam2s_model.export.attention import HIDDEN
 from sam2s_model.export.folding import by_rows, linear
@@ -233,6 +234,10 @@ class Decode(nn.Module):
         best = rated[:, 1:].argmax(1, keepdim=True) + 1
         pick = (self.numbers == best).to(rated)[:, None]  # [N, 1, 4]
         pair = torch.cat((hyper[:, :1], pick @ hyper), dim=1) @ fine.flatten(2)
+        side = fine.shape[-1]
+        if decoder.enlarge > 1:
+            pair = enlarged(pair.view(-1, 2, side, side), decoder.enlarge).flatten(2)
+            side = decoder.enlarge * side
         single = pair[:, 0]
         inner = (single > STABILITY_DELTA).to(single).sum(1)
         outer = (single > -STABILITY_DELTA).to(single).sum(1)
@@ -243,7 +248,6 @@ class Decode(nn.Module):
         token = torch.where(ambiguous[:, None], (pick @ drawn)[:, 0], drawn[:, 0])
 
         present = object_score > 0
-        side = fine.shape[-1]
         logits = torch.where(present[:, None], logits, NO_OBJECT_LOGIT)
         pointer = torch.where(present[:, None], self.pointer(token), self.no_pointer)
         return logits.reshape(-1, 1, side, side), iou, object_score, pointer

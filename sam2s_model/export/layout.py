@@ -70,7 +70,7 @@ def stage_ports(config: ModelConfig, semantics: bool) -> dict[str, Ports]:
                 conditioned,
                 Port("xy", real, (TARGETS, POINTS, 2)),
                 Port("labels", whole, (TARGETS, POINTS)),
-                Port("masks", real, (TARGETS, 1, mask, mask)),
+                Port("masks", real, (TARGETS, 1, *[config.prompt_mask_size] * 2)),
                 Port("mask_given", flag, (TARGETS,)),
                 Port("ambiguous", flag, (TARGETS,)),
             ],

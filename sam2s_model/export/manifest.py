@@ -16,7 +16,8 @@ from sam2s_model.export.layout import Port, stage_ports
 
 FILE = "manifest.json"
 FORMAT = "sam2s export"
-FORMAT_VERSION = 1  # raised when older code could no longer run new folders rightly
+FORMAT_VERSION = 2  # raised when older code could no longer run new folders rightly
+READABLE = (1, 2)  # version 1 knew no `mask_stride`; its masks are at stride 4, the default
 HELPERS_FILE = "helpers.safetensors"
 BANK_FILE = "text_bank.npz"
 ENGINES = "tensorrt"  # folder in which TensorRT keeps what it built of the graphs
@@ -107,7 +108,7 @@ class Manifest:
     def load(folder: Path) -> Manifest:
         """Read a folder's manifest and check it against itself and the folder's files."""
         content = _read(folder)
-        if content.get("version") != FORMAT_VERSION:
+        if content.get("version") not in READABLE:
             found = content.get("version")
             if isinstance(found, int) and found > FORMAT_VERSION:
                 raise NewerExportError(

@@ -120,7 +120,7 @@ class OnnxRuntime:
         """See Sam2s.decode."""
         masks = prompts.masks
         if masks is None:
-            size = self.config.mask_size
+            size = self.config.prompt_mask_size
             masks = torch.zeros(len(conditioned), 1, size, size, device=self.device)
         return Decoded(
             *self.graphs["decode"](

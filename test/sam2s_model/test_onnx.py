@@ -394,7 +394,7 @@ def other_json(folder: Path) -> None:
 
 
 def newer_format(folder: Path) -> None:
-    change(folder, lambda content: content.update(version=2))
+    change(folder, lambda content: content.update(version=3))
 
 
 def changed_graph(folder: Path) -> None:
@@ -478,6 +478,21 @@ def test_a_spoilt_export_is_refused_with_the_reason(
         StreamTracker(folder, runtime="onnx")
     assert sentence in str(error.value)
     assert "export again" in str(error.value)
+
+
+def test_a_folder_of_the_first_version_has_masks_at_stride_4(tmp_path: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        content["version"] = 1
+        del content["config"]["mask_stride"]
+        for graph in content["graphs"].values():
+            for port in (*graph["inputs"], *graph["outputs"]):
+                if port["name"] == "logits":
+                    port["shape"][-2:] = [16, 16]
+
+    folder = exports.copy(tmp_path / "export")
+    change(folder, edit)
+    config = Manifest.load(folder).config
+    assert (config.image_size, config.mask_stride, config.mask_size) == (64, 4, 16)
 
 
 def test_a_bank_larger_than_the_graphs_is_refused() -> None:

@@ -49,7 +49,9 @@ class LossSettings:
     ambiguity: AmbiguityName = "none"  # ARL: how uncertain borders are treated
     border_radius: int = 3  # ARL entropy: half width of the border region, in loss pixels
     border_sigma: float = 2.0  # ARL gaussian: width of the soft border, in loss pixels
-    scale: int = 4  # masks are compared at this many times the decoder's resolution: 1, 2 or 4
+    # Masks are compared at so many quarters of the pictures' side, 1, 2 or 4, but not coarser than
+    # they are drawn.
+    scale: int = 4
 
     def __post_init__(self) -> None:
         if self.ambiguity not in AMBIGUITY:

@@ -31,7 +31,7 @@ def batch_picture(clips: Sequence[Clip], logits: Tensor) -> Image:
 
     Args:
         clips: T frames each.
-        logits: [N, T, S/4, S/4] of all targets, clip after clip.
+        logits: [N, T, s, s] of all targets, clip after clip.
     """
     size = int(clips[0].images.shape[-1])
     zoom = max(1, -(-SIDE // size))

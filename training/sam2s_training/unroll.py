@@ -19,7 +19,7 @@ from sam2s_model.decoder import Masks
 from sam2s_model.errors import Sam2sError
 from sam2s_model.exclusion import apart, rival_of
 from sam2s_model.model import Decoded, Features, MemoryBatch, PromptBatch, Sam2s
-from sam2s_model.prompt import ABSENT
+from sam2s_model.prompt import ABSENT, drawn_before
 from sam2s_model.runtime.eager import DEVIATION, MEAN
 from sam2s_training import losses, prompts
 from sam2s_training.data.clip import Clip
@@ -56,7 +56,7 @@ class UnrollOutput(NamedTuple):
 
     loss: Tensor  # scalar with gradient: the mean over clips
     parts: dict[str, Tensor]  # scalars without gradient: each loss unweighted, and how well it went
-    logits: Tensor  # [N, T, S/4, S/4] chosen masks of all targets, clip after clip, for pictures
+    logits: Tensor  # [N, T, s, s] chosen masks of all targets, clip after clip, for pictures
 
 
 @dataclass
@@ -458,9 +458,8 @@ class Unroll(nn.Module):
         index = torch.tensor(which, device=device)
         dice = [rows.dice[int(active[i])] for i in which]
         truth = rows.truth[active[index], t]
-        before = drawn.logits[index].detach().clamp(-32.0, 32.0)
-        size = truth.shape[-1]
-        shown = _enlarged(before, size)
+        logits = drawn.logits[index].detach()
+        shown = _enlarged(logits, truth.shape[-1])
         xy, kind, wrong = prompts.corrections(truth, shown[:, 0] > 0, self.prompt, dice)
         keep = [j for j, there in enumerate(wrong.tolist()) if there]
         if not keep:
@@ -473,7 +472,7 @@ class Unroll(nn.Module):
         tokens = self._prompt_batch(
             [points[i] for i in which],
             [labels[i] for i in which],
-            before[keep],
+            drawn_before(logits[keep], self.model.config.prompt_mask_size),
             torch.tensor(over, device=device),
             device,
         )
@@ -515,11 +514,11 @@ class Unroll(nn.Module):
         each mask learns for itself, and as a whole by what the rivals leave of it.
         """
         target = truth.float()
-        size = masks.logits.shape[-1] * self.loss.scale
+        size = max(masks.logits.shape[-1], truth.shape[-1] * self.loss.scale // 4)
         if size != target.shape[-1]:
             target = F.adaptive_avg_pool2d(target[:, None], size)[:, 0]
         logits = masks.logits
-        if self.loss.scale > 1:
+        if size != logits.shape[-1]:
             logits = _enlarged(logits, size)
             rivals = None if rivals is None else _enlarged(rivals, size)
         kept_logits = logits if rivals is None else apart(logits, logits - rivals)
