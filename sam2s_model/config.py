@@ -49,6 +49,7 @@ class ModelConfig:
     attention_mlp: int = 2048  # feed-forward width in memory attention
     decoder_mlp: int = 2048  # feed-forward width in the mask decoder
     mask_stride: int = 4  # 2: the decoder's masks are enlarged before one is chosen; 4: as SAM 2
+    clicks_in_turn: bool = False  # a new target's clicks are drawn one by one, over the mask before
 
     # memory bank capacities, which fix the shapes of its slots
     num_recent: int = 6  # short-term spatial memories
@@ -138,6 +139,7 @@ PRESETS: dict[str, ModelConfig] = {
         attention_mlp=512,
         decoder_mlp=512,
         mask_stride=2,  # at 256 pixels a small mask has too few cells of stride 4 to judge it by
+        clicks_in_turn=True,  # as it was trained
         semantic_heads=4,
     ),
     "tiny": ModelConfig(name="tiny"),

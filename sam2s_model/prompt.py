@@ -22,6 +22,8 @@ NEGATIVE, POSITIVE, BOX_FIRST, BOX_LAST = 0, 1, 2, 3
 NOT_A_POINT = -1  # a token that says: no more points
 ABSENT = -2  # padding, which no other token sees
 
+MOST_TURNS = 3  # in which a target's clicks are drawn, as many as in training; the last draws all
+
 
 class PromptError(Sam2sError):
     """A prompt that cannot be used."""
@@ -122,6 +124,19 @@ class Prompt:
             labels += [int(label) for label in np.asarray(self.labels)]
         scaled = np.asarray(pairs, np.float32).reshape(-1, 2)
         return scaled / np.asarray([width, height], np.float32) * np.float32(size), labels
+
+    def in_turn(self) -> list[Prompt]:
+        """Give the prompts of drawing click by click: with the first, the first two, and all.
+
+        A box with clicks, a mask, and clicks that begin beside the target stay one prompt.
+        """
+        if self.points is None or self.labels is None or self.box is not None:
+            return [self]
+        points, labels = np.asarray(self.points), np.asarray(self.labels)
+        if labels[0] != POSITIVE:
+            return [self]
+        few = range(1, min(len(points), MOST_TURNS))
+        return [*(Prompt(points=points[:n], labels=labels[:n]) for n in few), self]
 
 
 def _pairs(values: ArrayLike | None) -> list[tuple[float, float]]:

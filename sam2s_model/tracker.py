@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import difflib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
@@ -371,11 +371,18 @@ class StreamTracker:
         prompts: list[Prompt | None],
         begun: list[bool],
     ) -> Decoded:
-        """Draw all masks in one pass, then draw corrected targets again over their first mask."""
-        corrected = [
-            i for i, p in enumerate(prompts) if p is not None and p.mask is None and begun[i]
+        """Draw all masks in one pass, then some targets again over their mask.
+
+        A corrected target is first drawn from memory alone. A new one's clicks come one by one,
+        where the model's configuration says so.
+        """
+        turns = [
+            [None, prompt]
+            if prompt is not None and prompt.mask is None and begun[i]
+            else self._in_turn(prompt)
+            for i, prompt in enumerate(prompts)
         ]
-        first = [None if i in corrected else prompt for i, prompt in enumerate(prompts)]
+        first = [turn[0] for turn in turns]
         assert self._source_size is not None
         height, width = self._source_size
         masks = mask_prompts(first, self.runtime)
@@ -388,18 +395,24 @@ class StreamTracker:
                 iou=torch.where(masks.given, certain, drawn.iou),
                 object_score=torch.where(masks.given, 10.0 * certain, drawn.object_score),
             )
-        if not corrected:
-            return drawn
-        again = [prompts[i] for i in corrected]
-        before = drawn_before(drawn.logits[corrected], self.runtime.config.prompt_mask_size)
-        given = torch.ones(len(corrected), dtype=torch.bool, device=before.device)
-        over = MaskPrompts(before, before, given)
-        batch = prompt_batch(again, over, width, height, self.runtime)
-        redrawn = self.runtime.decode(features, conditioned[corrected], batch)
-        merged = [part.clone() for part in drawn]
-        for part, renewed in zip(merged, redrawn, strict=True):
-            part[corrected] = renewed
-        return Decoded(*merged)
+        for turn in range(1, max(len(mine) for mine in turns)):
+            which = [i for i, mine in enumerate(turns) if len(mine) > turn]
+            before = drawn_before(drawn.logits[which], self.runtime.config.prompt_mask_size)
+            given = torch.ones(len(which), dtype=torch.bool, device=before.device)
+            over = MaskPrompts(before, before, given)
+            again = [turns[i][turn] for i in which]
+            batch = prompt_batch(again, over, width, height, self.runtime)
+            redrawn = self.runtime.decode(features, conditioned[which], batch)
+            merged = [part.clone() for part in drawn]
+            for part, renewed in zip(merged, redrawn, strict=True):
+                part[which] = renewed
+            drawn = Decoded(*merged)
+        return drawn
+
+    def _in_turn(self, prompt: Prompt | None) -> Sequence[Prompt | None]:
+        if prompt is None or not self.runtime.config.clicks_in_turn:
+            return [prompt]
+        return prompt.in_turn()
 
     def _remember(
         self,

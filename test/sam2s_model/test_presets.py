@@ -124,7 +124,7 @@ def test_any_allowed_input_size_tracks(size: int) -> None:
     tracker.add_target("a", click())
     for frame in clip(3):
         target = tracker.step(frame)["a"]
-        assert target.low_res_logits.shape == (size // 4, size // 4)
+        assert target.low_res_logits.shape == (size // 2, size // 2)
         assert torch.isfinite(target.low_res_logits).all()
 
 
