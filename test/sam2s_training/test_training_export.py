@@ -1,5 +1,7 @@
 """From a training to weights that load, with what is known of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from tiny import state_of, tiny, train
 
 from sam2s_model import Prompt, StreamTracker, load_model
 from sam2s_model.weights import read_metadata, verify
+from sam2s_training.__main__ import main
 from sam2s_training.checkpoint import CheckpointError
 from sam2s_training.export import export_checkpoint
 from sam2s_training.scores import SCORES_NAME, note_scores, read_scores
@@ -69,6 +72,36 @@ def test_by_default_beside_the_run(run):
     assert export_checkpoint(run).parent == run
     with pytest.raises(CheckpointError, match="neither a training checkpoint nor a run folder"):
         export_checkpoint(run / "overlays")
+
+
+def test_of_several_checkpoints_the_mean_is_written(run, tmp_path):
+    first = state_of(run)
+    name = "sam_mask_decoder.iou_token.weight"
+    later = dataclasses.replace(
+        first, step=6, ema={**first.ema, name: first.ema[name] + 4.0}, row={}
+    )
+    later.save(tmp_path / "later" / "checkpoints", 1)
+    out = tmp_path / "mean.safetensors"
+    assert main(["export", str(run), str(tmp_path / "later"), "--out", str(out)]) == 0
+    mean = load_model(out).state_dict()
+    torch.testing.assert_close(mean.pop(name), first.ema[name] + 2.0)
+    assert all(torch.equal(tensor, first.ema[key]) for key, tensor in mean.items())
+    metadata = read_metadata(out)
+    assert "mean over steps 2, 6 " in metadata["averaged"]
+    assert metadata["steps"] == "6"
+    assert not [key for key in metadata if key.startswith(("log.", "score."))]
+
+
+@pytest.mark.parametrize("shape", [None, (1, 7)], ids=["missing", "another shape"])
+def test_checkpoints_of_two_models_have_no_mean(run, tmp_path, shape):
+    state, name = state_of(run), "sam_mask_decoder.iou_token.weight"
+    ema = {key: tensor for key, tensor in state.ema.items() if key != name}
+    if shape is not None:
+        ema[name] = torch.zeros(shape)
+    other = dataclasses.replace(state, ema=ema).save(tmp_path / "checkpoints", 1)
+    with pytest.raises(CheckpointError, match=f"cannot be averaged: {name} is "):
+        export_checkpoint([other, run], tmp_path / "mean.safetensors")
+    assert not (tmp_path / "mean.safetensors").exists()
 
 
 def test_scores_of_one_kind_are_replaced(tmp_path):

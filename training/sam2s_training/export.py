@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from sam2s_model.weights import save_weights
-from sam2s_training.checkpoint import Checkpoint, find_checkpoint
+from sam2s_training.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from sam2s_training.log import CSV_NAME, read_rows
 from sam2s_training.recipe import Recipe, parse_recipe
 from sam2s_training.scores import SCORES_NAME, read_scores
@@ -63,23 +64,55 @@ def write_ema(
 
 
 def export_checkpoint(
-    source: Path, target: Path | None = None, dtype: DtypeName = "float32"
+    sources: Path | Sequence[Path], target: Path | None = None, dtype: DtypeName = "float32"
 ) -> Path:
     """Write the averaged weights of a checkpoint, or of a run's newest.
 
-    What the run's log and scores say of that step goes into the file's metadata.
+    What the run's log and scores say of that step goes into the file's metadata. Of several
+    checkpoints the mean is written, with the metadata of the last one but for these figures.
 
     Args:
-        source: a checkpoint file or a run folder.
-        target: a .safetensors file; by default in the run folder.
+        sources: checkpoint files or run folders.
+        target: a .safetensors file; by default in the (last) run folder.
         dtype: float16 halves the file; `load_model` computes in float32 either way.
     """
-    path = find_checkpoint(source)
-    state = Checkpoint.load(path)
-    run = path.parent.parent
+    paths = [find_checkpoint(p) for p in ([sources] if isinstance(sources, Path) else sources)]
+    states = [Checkpoint.load(path) for path in paths]
+    run, state = paths[-1].parent.parent, states[-1]
+    extra = figures(run, state.step)
+    if len(states) > 1:
+        state = mean_of(states, paths)
+        steps = ", ".join(f"{one.step:,}" for one in states)
+        extra = {"averaged": f"mean over steps {steps} of the weights' exponential moving averages"}
     if target is None:
-        target = run / f"{state.recipe['name']}-{state.step:08d}.safetensors"
-    return write_ema(state, target, dtype, figures(run, state.step))
+        mean = "-mean" if len(paths) > 1 else ""
+        target = run / f"{state.recipe['name']}-{state.step:08d}{mean}.safetensors"
+    return write_ema(state, target, dtype, extra)
+
+
+def mean_of(states: Sequence[Checkpoint], paths: Sequence[Path]) -> Checkpoint:
+    """Give the last of several checkpoints with the mean of all their averaged weights.
+
+    Where one was trained from the other and both at a low learning rate in the end, the mean can
+    be better than each (docs/nano.md has figures).
+    """
+    last = states[-1]
+    for state, path in zip(states, paths, strict=True):
+        for name in sorted(state.ema.keys() | last.ema.keys()):
+            shapes = [one.ema[name].shape if name in one.ema else None for one in (state, last)]
+            if shapes[0] != shapes[1]:
+                found, wanted = ("none" if s is None else f"{list(s)}" for s in shapes)
+                raise CheckpointError(
+                    f"{path} and {paths[-1]} cannot be averaged: {name} is {found} in one and "
+                    f"{wanted} in the other; give checkpoints of one model"
+                )
+    ema = {
+        name: torch.stack([state.ema[name] for state in states]).mean(0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in last.ema.items()
+    }
+    return dataclasses.replace(last, ema=ema)
 
 
 def figures(run: Path, step: int) -> dict[str, object]:

@@ -10,8 +10,15 @@ HELP = "write a checkpoint's averaged weights as .safetensors, for `load_model`"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("source", type=Path, help="checkpoint (.pt) or run folder")
-    parser.add_argument("--out", type=Path, help="file; default: <run>/<recipe>-<step>.safetensors")
+    parser.add_argument(
+        "source",
+        type=Path,
+        nargs="+",
+        help="checkpoint (.pt) or run folder; of several of one training, the mean is written",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="file; default: <run>/<recipe>-<step>[-mean].safetensors"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16"),
