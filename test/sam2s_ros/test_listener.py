@@ -100,7 +100,31 @@ def test_a_closed_listener_hears_nothing_and_is_gone(nodes, listen) -> None:
     assert "listen words" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_the_executor_still_reports_publishers_that_do_not_match(nodes, listen, capfd) -> None:
+def test_a_message_that_waits_for_its_turn_does_not_keep_the_executor_busy(nodes, listen) -> None:
+    heard = []
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hear(message) -> None:
+        heard.append(message.data)
+        busy.set()
+        assert go_on.wait(PATIENCE)
+
+    listen(hear)
+    publisher = nodes[0].create_publisher(String, "words", QOS)
+    until(lambda: publisher.get_subscription_count() == 1)
+    publisher.publish(String(data="one"))
+    assert busy.wait(PATIENCE)
+    publisher.publish(String(data="two"))
+    time.sleep(0.2)
+    begin = time.process_time()
+    time.sleep(0.5)
+    spent = time.process_time() - begin
+    go_on.set()
+    until(lambda: heard == ["one", "two"])
+    assert spent < 0.2, f"{spent:.2f} s of processor time in half a second in which nothing happens"
+
+
+def test_publishers_that_do_not_match_are_still_reported(nodes, listen, capfd) -> None:
     listen(lambda message: None, qos=QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     nodes[0].create_publisher(String, "words", best_effort)
