@@ -26,6 +26,10 @@ TRACK_PARAMETERS = {
     "class_threshold": "label_threshold",
     "exclusive": "exclusive",
 }
+# What node, replay and evaluation set where nobody says otherwise. A target must be rather certain
+# to be there before it counts, and is remembered, as present: what is remembered wrongly stays. The
+# library's own defaults are SAM 2's.
+USUAL: Mapping[str, float] = {"exclusive": True, "presence_low": 0.7, "presence_high": 0.8}
 _DEFAULTS: dict[str, float] = {
     name: getattr(settings, field)
     for settings, fields in (

@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 
 from sam2s_model.config import MEMORY_POLICIES, MemorySettings, TrackSettings
 from sam2s_model.errors import Sam2sError
-from sam2s_model.tracker_parameters import memory_settings, track_settings
+from sam2s_model.tracker_parameters import USUAL, memory_settings, track_settings
 from sam2s_ros.session_settings import SessionSettings
 from sam2s_ros.settings import ParameterError, Setting, declare_all, expected
 
@@ -73,16 +73,16 @@ SETTINGS = (
     # --- targets
     Setting("max_targets", 16, "targets tracked at once", 1, 255, live=True),
     Setting(
-        "exclusive", True,
+        "exclusive", bool(USUAL["exclusive"]),
         "a pixel belongs to one target at most, the most certain one; else masks may overlap",
         live=True,
     ),
     Setting(
-        "presence_low", _TRACK.presence_low,
+        "presence_low", USUAL["presence_low"],
         "presence below which a tracked target counts as out of sight", 0.0, 1.0, live=True,
     ),
     Setting(
-        "presence_high", _TRACK.presence_high,
+        "presence_high", USUAL["presence_high"],
         "presence from which a target out of sight is tracked again", 0.0, 1.0, live=True,
     ),
     Setting(

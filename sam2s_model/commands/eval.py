@@ -111,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
     from sam2s_model.evaluation.runner import Shard
     from sam2s_model.evaluation.session import Source, evaluate_sources
     from sam2s_model.evaluation.settings import Settings, StreamTrackerSpec
-    from sam2s_model.tracker_parameters import parse_parameters
+    from sam2s_model.tracker_parameters import USUAL, parse_parameters
 
     if not args.no_plots:
         require_matplotlib()
@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace) -> int:
             device=device,
             image_size=args.image_size,
             text_bank=args.text_bank,
-            parameters={"exclusive": True, **parse_parameters(args.parameters)},
+            parameters={**USUAL, **parse_parameters(args.parameters)},
         ),
         Protocol(args.prompt, args.late == "prompt", args.min_area),
     )

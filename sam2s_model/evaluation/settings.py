@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from sam2s_model.evaluation.clip import Protocol as EvalProtocol
 from sam2s_model.evaluation.protocol import Tracker
+from sam2s_model.tracker_parameters import USUAL
 from sam2s_model.versions import versions_of
 
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "av", "onnxruntime")
@@ -43,7 +44,7 @@ class StreamTrackerSpec:
     max_targets: int = 64  # more than any clip should hold; memory is taken per target in use
     # Changed settings of memory and track states, by the names of sam2s_model.tracker_parameters.
     # As in the node a pixel belongs to one target at most: annotations of targets do not overlap.
-    parameters: Mapping[str, float] = field(default_factory=lambda: {"exclusive": True})
+    parameters: Mapping[str, float] = field(default_factory=lambda: dict(USUAL))
 
     def describe(self) -> dict[str, Any]:
         """List the settings, with digests of the files that the names stand for."""

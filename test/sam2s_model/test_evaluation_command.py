@@ -17,6 +17,7 @@ from evaluation_clips import block, moving_square, write_clip
 from sam2s_model import ModelConfig, Sam2s
 from sam2s_model.cli import main
 from sam2s_model.evaluation.settings import StreamTrackerSpec
+from sam2s_model.tracker_parameters import USUAL
 from sam2s_model.video import write_mask
 from sam2s_model.weights import save_weights
 
@@ -100,11 +101,9 @@ def test_parameters_reach_the_tracker(data: Path, tmp_path: Path, weights: str) 
     # Random weights are never so certain: on all frames after the prompt the target is absent.
     certain = ("--set", "presence_high=1", "--set", "presence_low=1")
     assert call(data, *asked, *certain, "--set", "memory_iou=0.7", "--out", tmp_path / "b") == 0
-    assert load(tmp_path / "a")["settings"]["tracker"]["parameters"] == {"exclusive": True}
+    assert load(tmp_path / "a")["settings"]["tracker"]["parameters"] == USUAL
     given = load(tmp_path / "b")["settings"]["tracker"]["parameters"]
-    assert given == {
-        "exclusive": True, "presence_high": 1.0, "presence_low": 1.0, "memory_iou": 0.7
-    }  # fmt: skip
+    assert given == {**USUAL, "presence_high": 1.0, "presence_low": 1.0, "memory_iou": 0.7}
     drawn = {}
     for run in "ab":
         record = json.loads(next((tmp_path / run / "clips").rglob("one.json")).read_text())

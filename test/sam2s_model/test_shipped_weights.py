@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from sam2s_model import ModelConfig, StreamTracker, load_model
-from sam2s_model.config import TrackSettings
 from sam2s_model.evaluation.protocol import first_prompt
 from sam2s_model.random_weights import lively_model
 from sam2s_model.synth.suites import load_suite
+from sam2s_model.tracker_parameters import USUAL, track_settings
 from sam2s_model.weights import resolve, verify
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def mean_iou(tracker: StreamTracker) -> float:
 
 
 def test_one_click_is_tracked_far_better_than_chance():
-    track = TrackSettings(exclusive=True)  # as in the node
+    track = track_settings(USUAL)  # as in the node
     chance_model = lively_model(ModelConfig.preset("nano"), seed=0)
     reached = mean_iou(StreamTracker(load_model("nano"), track=track))
     chance = mean_iou(StreamTracker(chance_model, track=track))
