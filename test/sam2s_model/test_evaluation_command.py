@@ -23,6 +23,9 @@ from sam2s_model.weights import save_weights
 
 SIZE = 64
 
+# Random weights are not so certain that a target is there as trained ones are.
+LENIENT = ("--set", "presence_low=0.5", "--set", "presence_high=0.6")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
@@ -97,11 +100,12 @@ def test_every_prompt_and_every_memory(
 
 def test_parameters_reach_the_tracker(data: Path, tmp_path: Path, weights: str) -> None:
     asked = ("--weights", weights, "--prompt", "mask", "--quiet", "--no-plots", "--worst", 0)
-    assert call(data, *asked, "--out", tmp_path / "a") == 0
+    assert call(data, *asked, *LENIENT, "--out", tmp_path / "a") == 0
     # Random weights are never so certain: on all frames after the prompt the target is absent.
     certain = ("--set", "presence_high=1", "--set", "presence_low=1")
     assert call(data, *asked, *certain, "--set", "memory_iou=0.7", "--out", tmp_path / "b") == 0
-    assert load(tmp_path / "a")["settings"]["tracker"]["parameters"] == USUAL
+    given = load(tmp_path / "a")["settings"]["tracker"]["parameters"]
+    assert given == {**USUAL, "presence_low": 0.5, "presence_high": 0.6}
     given = load(tmp_path / "b")["settings"]["tracker"]["parameters"]
     assert given == {**USUAL, "presence_high": 1.0, "presence_low": 1.0, "memory_iou": 0.7}
     drawn = {}
@@ -133,7 +137,7 @@ def test_classes_are_read_where_there_is_a_text_bank(
         "--quiet",
         "--no-plots",
     )
-    assert call(data, *asked, "--worst", 0) == 0
+    assert call(data, *asked, *LENIENT, "--worst", 0) == 0
     table = load(out)["scores"]["datasets"]["data"]["confusion"]
     assert table["true"] == ["grasper", "liver"]
     assert sum(map(sum, table["frames"])) == 4 + 2 + 4, "all counted frames of the three targets"
